@@ -1,0 +1,49 @@
+# Five verbs for people and for CI. Each installs what it needs into .venv.
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+UV := $(VENV)/bin/uv
+STAMP = $(VENV)/installed-$(1)
+
+.PHONY: quickstart test lint bench docs cluster lock clean
+
+quickstart: $(call STAMP,train)  ## run a real distillation on this machine and print the report's path
+	$(VENV)/bin/soda run crds/samples/quickstart.yaml
+
+test: $(call STAMP,dev)  ## every test that needs no cluster and no GPU
+	$(PYTHON) -m pytest -m "not cluster and not gpu"
+
+lint: $(call STAMP,dev)  ## style, types, layers, generated files
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(PYTHON) -m mypy
+	$(VENV)/bin/lint-imports
+	$(PYTHON) -m soda_jobs.spec_docs --check
+
+bench: $(call STAMP,dev)  ## measure; prints a table for each benchmark
+	for file in tests/bench/bench_*.py; do $(PYTHON) $$file || exit 1; done
+
+docs: $(call STAMP,dev)  ## write the generated files again
+	$(PYTHON) -m soda_jobs.spec_docs
+
+cluster: $(call STAMP,dev)  ## tests on a real Kubernetes node with gVisor
+	$(PYTHON) -m pytest -m cluster
+
+lock:  ## pin every extra again, with hashes
+	for extra in operator jobs train; do \
+	  uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 \
+	    --extra $$extra pyproject.toml -o requirements/$$extra.txt || exit 1; done
+	uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 \
+	  --extra train --extra operator --extra dev pyproject.toml -o requirements/dev.txt
+
+clean:
+	rm -rf $(VENV) .soda
+
+$(UV):
+	python3 -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --require-hashes -r requirements/uv.txt
+
+# One environment serves both: the tests' packages include all that a run needs.
+$(VENV)/installed-%: requirements/%.txt requirements/uv.txt pyproject.toml | $(UV)
+	$(UV) pip install --quiet --python $(PYTHON) --require-hashes -r requirements/$*.txt -r requirements/build.txt
+	$(UV) pip install --quiet --python $(PYTHON) --no-deps --no-build-isolation --editable .
+	touch $@

@@ -1,0 +1,54 @@
+"""`soda run FILE`: the whole loop on this machine; the same command again resumes it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from argparse import Namespace
+from pathlib import Path
+
+from soda_jobs.local.display import Display
+from soda_jobs.local.executor import Executor, StageFailed, StageRow
+from soda_jobs.local.publish import publish
+from soda_jobs.local.session import Session, locked, open_file, save_status
+
+STATUS_SECONDS = 1.0
+
+
+def run(arguments: Namespace) -> int:
+    session = open_file(Path(arguments.file), arguments.store)
+    with locked(session):
+        session.artifacts.put_document(session.name, "run.yaml", session.yaml.encode())
+        executor = Executor(
+            session.run, session.graph, artifacts=session.artifacts, env=session.env(), logs=session.logs
+        )
+        rows = list(executor.rows.values())
+        try:
+            asyncio.run(_execute(session, executor, rows))
+        except StageFailed as failure:
+            save_status(session, rows, state="Failed", message=str(failure))
+            raise
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            save_status(session, rows, state="Stopped")
+            raise KeyboardInterrupt from None
+        save_status(session, rows, state="Succeeded")
+        print(publish(session, rows))
+    return 0
+
+
+async def _execute(session: Session, executor: Executor, rows: list[StageRow]) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    saved = 0.0
+    with Display(session.name, session.run.spec.rounds, rows) as display:
+
+        def on_change(row: StageRow) -> None:
+            nonlocal saved
+            display.update(row)
+            if row.state != "running" or time.monotonic() - saved > STATUS_SECONDS:
+                saved = time.monotonic()
+                save_status(session, rows, state="Running")
+
+        await executor.execute(on_change)

@@ -1,0 +1,1 @@
+"""The local executor: the same commands as in a cluster, started as subprocesses of one machine."""

@@ -1,0 +1,109 @@
+"""execute: run each answer in the sandbox of its language.
+
+in   completions  rows of Completion
+     questions    rows of Question; those with `tests` are run with them (optional)
+out  rows.jsonl   one Execution for each completion
+
+    {"id": "51b0…", "iteration": 1, "parents": ["0c1f…"], "completion_id": "0c1f…", "question_id": "9ab2…",
+     "sample": 0, "language": "python", "is_complete": true, "status": "pass", "verdict": "pass", …}
+
+Without tests a pass means that the program ran to its end with exit code 0 (paper section 3.3.2). A fault of the
+sandbox is never the program's: it is retried, and if it stays the stage ends without a verdict.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any, Literal
+
+from soda_jobs.benchmarks.assemble import program
+from soda_jobs.context import Context, StageSettings, Summary
+from soda_jobs.errors import Retry
+from soda_jobs.extract import Extracted, extract
+from soda_jobs.records import Execution, record_id
+from soda_jobs.rows import Outcome, map_rows
+from soda_jobs.sandbox.client import run_programs
+from soda_jobs.sandbox.types import Program, Verdict, status
+
+
+class Settings(StageSettings):
+    languages: tuple[str, ...]
+    timeout_seconds: float
+    memory_mib: int
+    rules: Literal["feedback", "benchmark"]
+
+
+def run(settings: Settings, context: Context) -> Summary:
+    questions = {row["id"]: row for row in context.rows("questions")}
+    completions = list(context.rows("completions"))
+    counts = asyncio.run(_execute(settings, context, completions, questions))
+    return Summary(counts=counts)
+
+
+async def _execute(
+    settings: Settings, context: Context, completions: list[dict[str, Any]], questions: dict[str, dict[str, Any]]
+) -> dict[str, int]:
+    url = context.service("sandbox")
+    token = os.environ.get("SODA_SANDBOX_TOKEN")
+
+    async def work(completion: dict[str, Any]) -> Outcome:
+        question = questions.get(completion["question_id"], {})
+        found = extract(
+            completion["text"], language=question.get("language"), entry_point=question.get("entry_point")
+        )
+        if found.language not in settings.languages:
+            return Outcome(rows=[_unsupported(context.round, completion, found)])
+        code, tests = program(question, found.code)
+        job = Program(
+            id=completion["id"],
+            language=found.language,
+            code=code,
+            tests=tests,
+            timeout_seconds=settings.timeout_seconds,
+            memory_mib=settings.memory_mib,
+            rules=settings.rules,
+        )
+        verdict = (await run_programs(url, [job], token=token))[job.id]
+        return Outcome(rows=[_execution(settings, context.round, completion, found, verdict)])
+
+    return await map_rows(completions, work, context=context, unit="programs", in_flight=32)
+
+
+def _execution(
+    settings: Settings, round_: int, completion: dict[str, Any], found: Extracted, verdict: Verdict
+) -> Execution:
+    outcome = status(verdict, settings.rules)
+    if outcome == "infra_error":
+        raise Retry(f"the sandbox could not run {completion['id']}: {verdict.detail}")
+    return Execution(
+        id=record_id("execution", completion["id"]),
+        iteration=round_,
+        parents=[completion["id"]],
+        completion_id=completion["id"],
+        question_id=completion["question_id"],
+        sample=completion["sample"],
+        language=found.language,
+        is_complete=found.is_complete,
+        status=outcome,
+        verdict=verdict.verdict,
+        phase=verdict.phase,
+        detail=verdict.detail,
+    )
+
+
+def _unsupported(round_: int, completion: dict[str, Any], found: Extracted) -> Execution:
+    return Execution(
+        id=record_id("execution", completion["id"]),
+        iteration=round_,
+        parents=[completion["id"]],
+        completion_id=completion["id"],
+        question_id=completion["question_id"],
+        sample=completion["sample"],
+        language=found.language,
+        is_complete=found.is_complete,
+        status="unsupported",
+        verdict="unsupported",
+        phase="extract",
+        detail="no code in a language of spec.execution.languages",
+    )
