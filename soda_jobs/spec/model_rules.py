@@ -86,15 +86,27 @@ def student(_: Metadata, spec: Spec) -> Iterator[Conflict]:
         why = f"cannot be split into {init.heads} heads of even size"
         use = f"use a multiple of {2 * init.heads} (twice spec.student.init.heads)"
         yield conflict("spec.student.init.width", init.width, why, use, "spec.student.init.heads")
-    limits = [("spec.training.sft", spec.training.sft), ("spec.training.preference", spec.training.preference)]
-    if spec.judge.model is None:  # the judge starts from the same untouched student
-        limits.append(("spec.judge.train", spec.judge.train))
-    for field, training in limits:
-        if training.max_length > init.context_length:
-            why = f"is longer than the student's context of {init.context_length}"
-            use = f"use at most {init.context_length}, or raise spec.student.init.contextLength"
-            also = ("spec.student.init.contextLength", "spec.judge.model")
-            yield conflict(f"{field}.maxLength", training.max_length, why, use, *also)
+    yield from _fits_context(spec, init.context_length)
+
+
+def _fits_context(spec: Spec, context: int) -> Iterator[Conflict]:
+    """A student made from nothing, and a judge that starts from it, have a context that is known beforehand."""
+    limits = [
+        ("spec.training.sft.maxLength", spec.training.sft.max_length, context),
+        ("spec.training.preference.maxLength", spec.training.preference.max_length, context),
+        ("spec.student.sampling.maxTokens", spec.student.sampling.max_tokens, context - 1),
+        ("spec.evaluation.sampling.maxTokens", spec.evaluation.sampling.max_tokens, context - 1),
+    ]
+    if spec.judge.model is None:
+        limits += [
+            ("spec.judge.train.maxLength", spec.judge.train.max_length, context),
+            ("spec.judge.sampling.maxTokens", spec.judge.sampling.max_tokens, context - 1),
+        ]
+    for field, value, limit in limits:
+        if value > limit:
+            why = f"does not fit into the student's context of {context}"
+            use = f"use at most {limit}, or raise spec.student.init.contextLength"
+            yield conflict(field, value, why, use, "spec.student.init.contextLength", "spec.judge.model")
 
 
 def servers(_: Metadata, spec: Spec) -> Iterator[Conflict]:

@@ -52,8 +52,8 @@ class DiverseSampling(Sampling):
 class JudgementSampling(Sampling):
     """Sampling of an analysis with scores."""
 
-    max_tokens: MaxTokens = 2048
-    """Longest analysis in tokens. Default: SODA's training length."""
+    max_tokens: MaxTokens = 1024
+    """Longest analysis in tokens. SODA gives none; default: half its training length, the rest is the prompt's."""
 
 
 class TeacherSampling(Block):
@@ -135,8 +135,8 @@ class InitModel(Block):
     """Attention heads."""
     vocabulary_size: Annotated[int, Field(ge=272, le=262_144)] = 800
     """Entries of the tokenizer: 256 bytes, the special tokens and the merges that are learnt."""
-    context_length: Annotated[int, Field(ge=64, le=131_072)] = 512
-    """Longest sequence in tokens."""
+    context_length: Annotated[int, Field(ge=64, le=131_072)] = 2048
+    """Longest sequence in tokens. Default: SODA's training length."""
 
 
 class Student(Block):

@@ -13,7 +13,7 @@ Count = Annotated[int, Field(ge=1, le=10_000_000)]
 
 
 class Ratio(Block):
-    """Shares of the levels among the questions that new ones are made from. Defaults: SODA 3.4."""
+    """Shares of the levels among the questions that new ones are made from. Defaults: SODA 4.6."""
 
     easy: Weight = 1
     """Share of questions the student masters; the teacher makes harder ones from them."""

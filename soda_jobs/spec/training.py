@@ -62,7 +62,7 @@ class JudgeTraining(Optimisation):
     """Training of the scoring model on the teacher's judgements of student answers (SODA 3.3.1, 4.6)."""
 
     samples: Annotated[int, Field(ge=1, le=1_000_000)] = 15_000
-    """Student answers of the first round that the teacher judges, drawn at random. Default: SODA 3.3.1."""
+    """Student answers of the first round that the teacher judges, drawn at random. Default: SODA 4.6."""
     learning_rate: LearningRate = 4e-5
     """Peak learning rate. Default: SODA 4.6."""
     batch_size: BatchSize = 256
