@@ -41,16 +41,17 @@ def _written(stage: Stage, read: Rows) -> Mapping[str, int]:
     """Rows of each file a stage writes."""
     if stage.kind is Kind.SELECT:
         return SELECT[stage.settings["mode"]](stage.settings, read)
-    return {"rows.jsonl": WRITTEN.get(stage.kind, lambda settings, read: 0)(stage.settings, read)}
+    written = WRITTEN.get(stage.kind)
+    return {"rows.jsonl": written(stage.settings, read) if written else 0}
 
 
 def _source(settings: Mapping[str, Any], read: Rows) -> int:
     known = {
-        "questions": PAPER_SEEDS,
+        "questions": settings.get("count") or PAPER_SEEDS,
         "benchmark": TASKS.get(settings.get("name", ""), UNKNOWN_TASKS),
         "model": 0,
     }[settings["what"]]
-    return int(settings.get("limit") or known) if known else 0
+    return min(known, settings.get("limit") or known)
 
 
 def _split(settings: Mapping[str, Any], read: Rows) -> Mapping[str, int]:
@@ -87,4 +88,4 @@ def _steps(stage: Stage, read: Rows) -> int:
     train = stage.settings.get("train")
     if stage.kind is not Kind.TRAIN or not train:
         return 0
-    return math.ceil(math.ceil(read("rows") / train["batch_size"]) * train["epochs"])
+    return math.ceil(math.ceil(read("rows") / int(train["batch_size"])) * float(train["epochs"]))

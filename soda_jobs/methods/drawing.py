@@ -5,25 +5,15 @@ Everything a stage's result depends on goes into its settings here, and nothing 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
-from soda_jobs import prompts
-from soda_jobs.graph import Graph, Kind, Service, Stage
-from soda_jobs.spec import DistillationRun
+from soda_jobs.graph import Graph, Kind, Service
+from soda_jobs.methods.canvas import Canvas
 
 
-class Drawing:
-    """A graph in the making. Stage names are `r<round>-<what>`, unique in the run."""
-
-    def __init__(self, run: DistillationRun) -> None:
-        self.run, self.spec = run, run.spec
-        self._stages: list[Stage] = []
-
-    def has(self, part: str) -> bool:
-        """False when the run's ablation takes this part of the method away."""
-        return part not in self.spec.ablation.skip
+class Drawing(Canvas):
+    """The strokes. Stage names are `r<round>-<what>`, unique in the run."""
 
     # -- data ------------------------------------------------------------------------------------------------
 
@@ -272,43 +262,7 @@ class Drawing:
             method=self.spec.method,
             rounds=self.spec.rounds,
         )
-        return Graph(self.spec.method, self.spec.rounds, tuple(self._stages))
-
-    # -- how a stroke is made --------------------------------------------------------------------------------
-
-    def _teacher_model(self) -> str:
-        return self.spec.teacher.model or "tutor"
-
-    def _prompts(self, role: str, names: Sequence[str]) -> dict[str, Any]:
-        prompt_set = getattr(self.spec.prompts, role)
-        return {
-            "prompt_set": prompt_set,
-            "prompt_digests": {name: prompts.digest(f"{prompt_set}/{name}") for name in names},
-        }
-
-    def _prompt(self, role: str, name: str) -> dict[str, Any]:
-        prompt_id = f"{getattr(self.spec.prompts, role)}/{name}"
-        return {"prompt_id": prompt_id, "prompt_digest": prompts.digest(prompt_id)}
-
-    def _select(self, t: int, mode: str, inputs: dict[str, Sequence[str]], **settings: Any) -> str:
-        return self._add(f"r{t}-{mode}", Kind.SELECT, t, inputs=inputs, mode=mode, **settings)
-
-    def _drawn(self, pattern: str) -> list[str]:
-        return [stage.name for stage in self._stages if re.fullmatch(pattern, stage.name)]
-
-    def _add(
-        self,
-        name: str,
-        kind: Kind,
-        t: int,
-        *,
-        inputs: dict[str, Sequence[str]] | None = None,
-        service: Service | None = None,
-        **settings: Any,
-    ) -> str:
-        drawn = {key: tuple(refs) for key, refs in (inputs or {}).items() if refs}
-        self._stages.append(Stage(name, kind, t, settings, drawn, service))
-        return name
+        return Graph(self.spec.method, self.spec.rounds, tuple(self.stages))
 
 
 # What the report reads: its input's name, and the stages whose whole name matches.

@@ -1,0 +1,1 @@
+"""The Kubernetes operator of DistillationRun. It sees the contract of `soda_jobs` and nothing else of it."""
