@@ -28,6 +28,7 @@ _BOOL: Final = re.compile(r"true|True|TRUE|false|False|FALSE")
 _INT: Final = re.compile(r"[-+]?(0|[1-9][0-9]{0,18})")  # longer ones and 010 stay text and are refused as such
 _FLOAT: Final = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]{1,4})?")
 _TAG: Final = "tag:yaml.org,2002:"
+_TAGS: Final = ("!", "str", "int", "float", "bool", "null", "seq", "map")
 _DOCUMENT: Final = "document"
 
 
@@ -138,6 +139,8 @@ class _Builder:
         self._counted(1, event)
         if len(loc) > MAX_DEPTH:
             raise self._refuse(event, f"is nested deeper than {MAX_DEPTH} levels", "a flatter text")
+        if event.tag is not None and event.tag.removeprefix(_TAG) not in _TAGS:
+            raise self._refuse(event, f"has the tag {show(event.tag)}", "plain values without tags")
         if isinstance(event, yaml.MappingStartEvent):
             found: Any = self._mapping(loc)
         elif isinstance(event, yaml.SequenceStartEvent):
@@ -185,8 +188,6 @@ class _Builder:
         text, tag = self._text(event), event.tag
         if tag in ("!", f"{_TAG}str") or (tag is None and not event.implicit[0]):
             return text
-        if tag is not None and tag.removeprefix(_TAG) not in ("int", "float", "bool", "null"):
-            raise self._refuse(event, f"has the tag {show(tag)}", "plain values without tags")
         return _resolve(text)
 
     def _text(self, event: Any) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from soda_jobs.spec.base import Block, DnsLabel, LabelKey, LabelValue, Note, RunName
+from soda_jobs.spec.base import Block, DnsLabel, LabelValue, Note, RunName
 from soda_jobs.spec.models import Judge, Student, Teacher
 from soda_jobs.spec.questions import Questions
 from soda_jobs.spec.running import Ablation, Budget, Classification, Evaluation, Execution, Storage
@@ -24,9 +24,9 @@ class Metadata(Block):
     run."""
     namespace: DnsLabel | None = None
     """Namespace in a cluster. Null: the one that is current."""
-    labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=64, default_factory=dict)]
+    labels: Annotated[dict[str, LabelValue], Field(max_length=64, default_factory=dict)]
     """Labels, copied to everything the run makes."""
-    annotations: Annotated[dict[LabelKey, Note], Field(max_length=64, default_factory=dict)]
+    annotations: Annotated[dict[str, Note], Field(max_length=64, default_factory=dict)]
     """Notes for people and tools."""
 
 

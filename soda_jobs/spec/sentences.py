@@ -6,15 +6,13 @@ import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from typing import Any, Final
+from typing import Any
 
 from soda_jobs.spec.base import PATTERN_WORDS, show
 from soda_jobs.spec.resource import DistillationRun
 
 Schema = Mapping[str, Any]
-Loc = Sequence[str | int]  # as pydantic gives it: YAML keys, list positions, and KEY for a key of a free mapping
-
-KEY: Final = "[key]"
+Loc = Sequence[str | int]  # as pydantic gives it: YAML keys and list positions
 
 
 @cache
@@ -40,8 +38,6 @@ def node_at(loc: Loc) -> Schema:
     for step in loc:
         if isinstance(step, int):
             node = resolve(node.get("items", {}))
-        elif step == KEY:
-            continue  # the mapping's own node; see `refused`
         else:
             properties: Schema = node.get("properties", {})
             node = resolve(properties.get(step, node.get("additionalProperties") or {}))
@@ -52,8 +48,7 @@ def path(loc: Loc) -> str:
     """`("spec", "evaluation", "benchmarks", 0)` -> `"spec.evaluation.benchmarks[0]"`."""
     text = ""
     for step in loc:
-        if step != KEY:
-            text += f"[{step}]" if isinstance(step, int) else f".{show(step)}"
+        text += f"[{step}]" if isinstance(step, int) else f".{show(step)}"
     return text.removeprefix(".") or "document"
 
 
@@ -107,10 +102,7 @@ def _accepted_block(node: Schema) -> str:
 
 def refused(loc: Loc, value: Any) -> str:
     """The sentence for a value that does not fit its place."""
-    if KEY in loc:
-        node: Schema = node_at(loc)["propertyNames"]
-    else:
-        node = node_at(loc)
+    node = node_at(loc)
     is_text = node.get("type") == "string"
     shown = json.dumps(value, ensure_ascii=False) if isinstance(value, str) and not is_text else value
     quotes = ", in quotes" if is_text and isinstance(value, int | float) and "enum" not in node else ""
