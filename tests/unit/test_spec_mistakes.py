@@ -227,6 +227,17 @@ MISTAKES: list[tuple[Edit, str, list[str]]] = [
         ["fault", "use [] or the method"],
     ),
     ({"spec.ablation.skip": ["judge"]}, "spec.evaluation.modelScore", ["true needs", "use false"]),
+    ({"spec.storage.endpoint": "s3.local"}, "spec.storage.endpoint", ["s3.local is", "https://host/v1"]),
+    (
+        {"spec.evaluation.bootstrapSamples": 10},
+        "spec.evaluation.bootstrapSamples",
+        ["10 is", "from 100 to 100000"],
+    ),
+    (
+        {"spec.training": {"gpusPerNode": 2, "strategy": "ddp", "sft": {"batchSize": 511}}},
+        "spec.training.sft.batchSize",
+        ["511", "a multiple of 2"],
+    ),
     ({"spec.storage.region": "eu-1"}, "spec.storage.region", ["eu-1", "s3://bucket/prefix"]),
 ]
 
