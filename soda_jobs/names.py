@@ -10,7 +10,7 @@ import re
 from typing import Final
 
 LABEL_MAX: Final = 63  # RFC 1123; Job, Service and pod host names are all labels
-STEP_MAX: Final = 16  # longest step of a round, as in "teacher-correct"
+STEP_MAX: Final = 20  # longest step of a round, as in "tutor-heldout-answer"
 ROLES: Final = ("teacher", "student", "judge", "sandbox")
 ATTEMPT_MAX: Final = 99
 

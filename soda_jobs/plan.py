@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from soda_jobs.graph import CODE_VERSION, Graph, Kind, Service, Stage, split_input
 from soda_jobs.records import canonical
-from soda_jobs.spec import DistillationRun
+from soda_jobs.spec import DistillationRun, Server
 
 STAGE_ARGV: Final = ("python", "-m", "soda_jobs", "stage")
 SERVE_ARGV: Final = ("python", "-m", "soda_jobs", "serve")
@@ -138,16 +138,15 @@ def service_command(run: DistillationRun, service: Service, finished: Mapping[st
             name=service.name, role="sandbox", argv=SANDBOX_ARGV, image="sandbox", health="/healthz"
         )
     block: Any = getattr(spec, service.role)
-    endpoint = getattr(block, "endpoint", None)
-    if endpoint is not None and service.checkpoint is None:
-        return ServiceCommand(name=service.name, role=service.role, url=endpoint)
-    server = block.server
+    if service.checkpoint is None and block.endpoint is not None:
+        return ServiceCommand(name=service.name, role=service.role, url=block.endpoint)
+    server = block.server or Server()
     task = {
         "name": service.name,
         "engine": server.engine,
         "model": block.model if service.checkpoint is None else None,
         "artifact": finished[service.checkpoint].key if service.checkpoint else None,
-        "options": server.model_dump(exclude={"engine", "replicas"}, exclude_none=True),
+        "options": server.model_dump(mode="json", exclude={"engine", "replicas"}, exclude_none=True),
     }
     return ServiceCommand(
         name=service.name,
@@ -155,5 +154,5 @@ def service_command(run: DistillationRun, service: Service, finished: Mapping[st
         argv=SERVE_ARGV,
         env={"SODA_SERVICE": json.dumps(task, ensure_ascii=False)},
         image="vllm" if server.engine == "vllm" else "train",
-        gpus=server.gpus,
+        gpus=server.gpu_count,
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -50,7 +51,7 @@ class Session:
 
     def env(self) -> dict[str, str]:
         """What every process of the run is given besides its own command's environment."""
-        return {"SODA_STORE": self.store.to_env(), "SODA_STATE": str(self.state)}
+        return {"SODA_STORE": self.store.to_env(), "SODA_STATE": str(self.state), **_api_keys(self.run)}
 
 
 def open_file(path: Path, store: str | None) -> Session:
@@ -94,6 +95,23 @@ def _store(url: str, run: DistillationRun | None) -> StoreSettings:
         return StoreSettings(absolute)
     storage = run.spec.storage
     return StoreSettings(absolute, storage.endpoint, storage.region, storage.path_style)
+
+
+def _api_keys(run: DistillationRun) -> dict[str, str]:
+    """A laptop has no secrets: the variable named like a secret's key holds the endpoint's API key."""
+    keys = {}
+    for role in ("teacher", "judge"):
+        block = getattr(run.spec, role)
+        if block.endpoint is None or block.secret_ref is None:
+            continue
+        value = os.environ.get(block.secret_ref.key)
+        if value is None:
+            raise InvalidInput(
+                f"the environment variable {block.secret_ref.key} is not set; it holds the key of {block.endpoint}",
+                field=f"spec.{role}.secretRef.key",
+            )
+        keys[f"SODA_{role.upper()}_API_KEY"] = value
+    return keys
 
 
 @contextmanager

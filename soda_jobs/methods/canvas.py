@@ -8,6 +8,7 @@ from typing import Any
 
 from soda_jobs import prompts
 from soda_jobs.graph import Kind, Service, Stage
+from soda_jobs.names import stage_name
 from soda_jobs.spec import DistillationRun
 
 
@@ -37,7 +38,7 @@ class Canvas:
         return {"prompt_id": prompt_id, "prompt_digest": prompts.digest(prompt_id)}
 
     def _select(self, t: int, mode: str, inputs: dict[str, Sequence[str]], **settings: Any) -> str:
-        return self._add(f"r{t}-{mode}", Kind.SELECT, t, inputs=inputs, mode=mode, **settings)
+        return self._add(stage_name(t, mode), Kind.SELECT, t, inputs=inputs, mode=mode, **settings)
 
     def _drawn(self, pattern: str) -> list[str]:
         return [stage.name for stage in self.stages if re.fullmatch(pattern, stage.name)]

@@ -10,6 +10,7 @@ from typing import Any
 
 from soda_jobs.graph import Graph, Kind, Service
 from soda_jobs.methods.canvas import Canvas
+from soda_jobs.names import stage_name
 
 
 class Drawing(Canvas):
@@ -50,7 +51,7 @@ class Drawing(Canvas):
     def screen(self, t: int, candidates: str, *, existing: Sequence[str], benchmarks: Sequence[str]) -> str:
         rules = self.spec.questions.screen
         return self._add(
-            f"r{t}-screen",
+            stage_name(t, "screen"),
             Kind.SCREEN,
             t,
             inputs={"questions": [candidates], "existing": existing, "benchmarks": benchmarks},
@@ -73,7 +74,9 @@ class Drawing(Canvas):
 
     def classify(self, t: int, questions: Sequence[str], executed: Sequence[str], judged: Sequence[str]) -> str:
         inputs = {"questions": questions, "executions": executed, "judgements": judged}
-        return self._add(f"r{t}-classify", Kind.CLASSIFY, t, inputs=inputs, rules=self.spec.classification.rules)
+        return self._add(
+            stage_name(t, "classify"), Kind.CLASSIFY, t, inputs=inputs, rules=self.spec.classification.rules
+        )
 
     def parents(self, t: int, questions: Sequence[str], levels: str) -> str:
         asked = self.spec.questions
@@ -91,15 +94,21 @@ class Drawing(Canvas):
     # -- the teacher -----------------------------------------------------------------------------------------
 
     def teacher(self, t: int, kind: str, questions: str) -> str:
-        return self._teach(t, kind, kind, [questions], sampling=getattr(self.spec.teacher.sampling, kind))
+        samples = self.spec.teacher.samples_per_question if kind == "correct" else 1
+        return self._teach(
+            t, kind, kind, [questions], sampling=getattr(self.spec.teacher.sampling, kind), samples=samples
+        )
 
     def new_questions(self, t: int, parents: str) -> str:
-        return self._teach(t, "new", "question", [parents], sampling=self.spec.teacher.sampling.question)
+        sampling = self.spec.teacher.sampling.question
+        return self._teach(t, "new", "question", [parents], sampling=sampling, samples=1)
 
-    def _teach(self, t: int, name: str, kind: str, questions: Sequence[str], *, sampling: Any) -> str:
+    def _teach(
+        self, t: int, name: str, kind: str, questions: Sequence[str], *, sampling: Any, samples: int
+    ) -> str:
         names = ["new_harder", "new_similar"] if kind == "question" else [kind]
         return self._add(
-            f"r{t}-{name}",
+            stage_name(t, name),
             Kind.GENERATE,
             t,
             inputs={"questions": questions},
@@ -108,6 +117,7 @@ class Drawing(Canvas):
             kind=kind,
             model=self._teacher_model(),
             sampling=sampling.model_dump(),
+            samples=samples,
             minimum_yield=self.spec.questions.minimum_yield,
             seed=self.spec.seed,
             **self._prompts("teacher", names),
@@ -124,14 +134,14 @@ class Drawing(Canvas):
         return self._add("student", Kind.TRAIN, 0, inputs={"texts": texts}, objective="init", init=init)
 
     def sft(self, t: int, rows: str, base: str) -> str:
-        return self._train(f"r{t}-sft", t, "sft", rows, base, self.spec.training.sft)
+        return self._train(stage_name(t, "sft"), t, "sft", rows, base, self.spec.training.sft)
 
     def preference(self, t: int, rows: str, base: str) -> str:
-        return self._train(f"r{t}-preference", t, "preference", rows, base, self.spec.training.preference)
+        return self._train(stage_name(t, "preference"), t, "preference", rows, base, self.spec.training.preference)
 
     def attempts(self, t: int, student: str, questions: Sequence[str]) -> str:
         return self._answer(
-            t, f"r{t}-attempts", student, questions, sampling=self.spec.student.sampling, samples=1
+            t, stage_name(t, "attempts"), student, questions, sampling=self.spec.student.sampling, samples=1
         )
 
     def _answer(
@@ -177,7 +187,7 @@ class Drawing(Canvas):
         sample = self._select(t, "sample", {"rows": [attempts]}, count=judge.train.samples, seed=self.spec.seed)
         inputs = {"questions": questions, "completions": [sample]}
         annotated = self._add(
-            f"r{t}-annotate",
+            stage_name(t, "annotate"),
             Kind.JUDGE,
             t,
             inputs=inputs,
@@ -195,12 +205,12 @@ class Drawing(Canvas):
         )
         if judge.model is not None:
             base = self._add("scorer-base", Kind.SOURCE, t, what="model", source=judge.model)
-        return self._train(f"r{t}-scorer", t, "sft", rows, base, judge.train)
+        return self._train(stage_name(t, "scorer"), t, "sft", rows, base, judge.train)
 
     def judge(self, t: int, scorer: str, completions: str, questions: Sequence[str], name: str = "judge") -> str:
         service = Service("judge", checkpoint=scorer or None)
         return self._add(
-            f"r{t}-{name}",
+            stage_name(t, name),
             Kind.JUDGE,
             t,
             inputs={"questions": questions, "completions": [completions]},
@@ -215,7 +225,7 @@ class Drawing(Canvas):
         )
 
     def execute(self, t: int, completions: str) -> str:
-        return self._execute(f"r{t}-execute", t, completions, [], rules="feedback")
+        return self._execute(stage_name(t, "execute"), t, completions, [], rules="feedback")
 
     def _execute(self, name: str, t: int, completions: str, tasks: Sequence[str], *, rules: str) -> str:
         limits = self.spec.execution
@@ -234,15 +244,19 @@ class Drawing(Canvas):
     def evaluate(self, t: int, student: str, benchmarks: Sequence[str], scorer: str) -> None:
         asked = self.spec.evaluation
         for stage, item in zip(benchmarks, asked.benchmarks, strict=True):
-            name = f"{item.name}-answers"
             answers = self._answer(
-                t, f"r{t}-{name}", student, [stage], sampling=asked.sampling, samples=asked.samples
+                t,
+                stage_name(t, f"{item.name}-answer"),
+                student,
+                [stage],
+                sampling=asked.sampling,
+                samples=asked.samples,
             )
-            executed = self._execute(f"r{t}-{item.name}-execute", t, answers, [stage], rules="benchmark")
+            executed = self._execute(stage_name(t, f"{item.name}-run"), t, answers, [stage], rules="benchmark")
             scored = self.has("judge") and asked.model_score
             judged = [self.judge(t, scorer, answers, [stage], f"{item.name}-judge")] if scored else []
             self._add(
-                f"r{t}-{item.name}-evaluate",
+                stage_name(t, f"{item.name}-eval"),
                 Kind.EVALUATE,
                 t,
                 inputs={"tasks": [stage], "executions": [executed], "judgements": judged},
@@ -267,7 +281,7 @@ class Drawing(Canvas):
 
 # What the report reads: its input's name, and the stages whose whole name matches.
 REPORT_INPUTS = {
-    "metrics": r"r\d+-.+-evaluate",
+    "metrics": r"r\d+-.+-eval",
     "screened": r"r0-screen",
     "new": r"r[1-9]\d*-screen",
     "questions": r"r\d+-screen",
@@ -276,7 +290,7 @@ REPORT_INPUTS = {
     "judgements": r"r\d+-judge",
     "classifications": r"r\d+-classify",
     "tasks": r"benchmark-.+",
-    "answers": r"r\d+-.+-answers",
-    "answer_executions": r"r\d+-.+-execute",
+    "answers": r"r\d+-.+-answer",
+    "answer_executions": r"r\d+-.+-run",
     "history": r"r\d+-(sft|preference|scorer)",
 }

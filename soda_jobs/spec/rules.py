@@ -167,9 +167,6 @@ def _ablation(_: Metadata, spec: Spec) -> Iterator[Conflict]:
     elif {"judge", "execution"} <= set(skip) and "classification" not in skip:
         why, use = "leaves nothing to sort questions by", "add classification, or keep judge or execution"
         yield conflict(field, list(skip), why, use)
-    if "judge" in skip and spec.evaluation.model_score and spec.method in SODA_METHODS:
-        why, use = "needs the judge, which spec.ablation.skip leaves out", "use false, or keep judge"
-        yield conflict("spec.evaluation.modelScore", True, why, use, field)
 
 
 def _storage(_: Metadata, spec: Spec) -> Iterator[Conflict]:

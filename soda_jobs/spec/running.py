@@ -80,7 +80,7 @@ class Evaluation(Block):
     every: Literal["round", "end"] = "round"
     """Measure after every round, or only after the last. The untouched student is measured in both."""
     model_score: bool = True
-    """Also give the judge's mean score of the first answers."""
+    """Also give the judge's mean score of the first answers, when the run has a judge."""
     bootstrap_samples: Annotated[int, Field(ge=100, le=100_000)] = 1000
     """Resamples over tasks for the 95 % intervals."""
 

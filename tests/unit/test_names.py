@@ -42,8 +42,8 @@ def test_a_name_that_is_no_dns_label_is_refused(run: str) -> None:
 
 
 def test_a_step_longer_than_the_room_kept_for_it_is_refused() -> None:
-    with pytest.raises(ValueError, match="at most 16"):
-        names.stage_name(1, "x" * 17)
+    with pytest.raises(ValueError, match="at most 20"):
+        names.stage_name(1, "x" * 21)
 
 
 @pytest.mark.parametrize("attempt", [0, 100, -1])

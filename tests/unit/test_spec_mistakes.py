@@ -65,8 +65,8 @@ MISTAKES: list[tuple[Edit, str, list[str]]] = [
     ({"metadata.name": DROP}, "metadata.name", ["missing", "lower-case letters"]),
     ({"metadata.name": "My_Run"}, "metadata.name", ["My_Run", "lower-case letters"]),
     ({"metadata.name": 7}, "metadata.name", ["7 is", "lower-case letters", "in quotes"]),
-    ({"metadata.name": "n" * 40}, "metadata.name", ["n" * 40, "40 characters", "at most 30 characters"]),
-    ({"metadata.name": "n" * 30, "spec.rounds": 12}, "metadata.name", ["n" * 30, "at most 29 characters"]),
+    ({"metadata.name": "n" * 40}, "metadata.name", ["n" * 40, "40 characters", "at most 26 characters"]),
+    ({"metadata.name": "n" * 26, "spec.rounds": 12}, "metadata.name", ["n" * 26, "at most 25 characters"]),
     ({"metadata.labels": {"a b": "x"}}, "metadata.labels.a b", ["a b cannot", "label key"]),
     ({"metadata.labels": {"team": 7}}, "metadata.labels.team", ["7 is", "letters, digits", "in quotes"]),
     ({"status": {}}, "status", ["status is not", "apiVersion, kind, metadata, spec"]),
@@ -226,7 +226,6 @@ MISTAKES: list[tuple[Edit, str, list[str]]] = [
         "spec.ablation.skip",
         ["fault", "use [] or the method"],
     ),
-    ({"spec.ablation.skip": ["judge"]}, "spec.evaluation.modelScore", ["true needs", "use false"]),
     ({"spec.storage.endpoint": "s3.local"}, "spec.storage.endpoint", ["s3.local is", "https://host/v1"]),
     (
         {"spec.evaluation.bootstrapSamples": 10},
