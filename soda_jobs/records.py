@@ -17,7 +17,7 @@ from soda_jobs.errors import InvalidInput
 
 Level = Literal["easy", "medium", "hard"]
 Role = Literal["teacher", "student", "synthesizer"]
-CompletionKind = Literal["correct", "fault", "attempt", "refine", "answer", "annotation"]
+CompletionKind = Literal["correct", "fault", "attempt", "refine"]
 Status = Literal["pass", "fail", "timeout", "env_error", "unsupported", "infra_error"]
 ParseStatus = Literal["ok", "partial", "failed"]
 
@@ -34,7 +34,8 @@ class Question(Record):
     instruction: str
     source: str  # seed | evolved | oss | new | benchmark:<name>
     language: NotRequired[str]
-    level: NotRequired[Level]
+    level: NotRequired[Level]  # of a parent chosen to be evolved
+    parent_level: NotRequired[Level]  # of a new question: how hard its parent was
     tests: NotRequired[str]
     starter_code: NotRequired[str]
     entry_point: NotRequired[str]

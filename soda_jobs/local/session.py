@@ -107,7 +107,7 @@ def _api_keys(run: DistillationRun) -> dict[str, str]:
         value = os.environ.get(block.secret_ref.key)
         if value is None:
             raise InvalidInput(
-                f"the environment variable {block.secret_ref.key} is not set; it holds the key of {block.endpoint}",
+                f"the environment variable {block.secret_ref.key} is not set; it is the key of {block.endpoint}",
                 field=f"spec.{role}.secretRef.key",
             )
         keys[f"SODA_{role.upper()}_API_KEY"] = value
