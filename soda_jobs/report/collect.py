@@ -6,16 +6,15 @@ whole. Every entry that comes out keeps that `source`, so that a number on the p
 
 from __future__ import annotations
 
-import math
-import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, TypedDict
 
+from soda_jobs.metrics.statistics import mcnemar, wilcoxon
+
 Row = Mapping[str, Any]
-ALL: Final = "all"  # every language of a benchmark together
+ALL: Final = "all"  # a metric row over all languages of a benchmark
 POINTS: Final = 200  # of a training curve
-RESAMPLES: Final = 1000
 
 
 class Source(TypedDict):
@@ -32,15 +31,19 @@ def measured(parts: Iterable[Part]) -> list[dict[str, Any]]:
     """Metric rows with their round and source, `per_task` still there.
 
     Benchmarks stay in the order of the run; inside one: pass@1 first, all languages before each, rounds in order.
+    Of a benchmark in one language, the average over languages would say the same twice and is left out.
     """
     rows = [
         {"round": row["iteration"], **_without(row, "iteration", "settings"), "source": source}
-        for source, rows in parts
-        for row in rows
+        for source, items in parts
+        for row in items
     ]
-    rows += list(_pooled(rows))
-    order = {name: place for place, name in enumerate(dict.fromkeys(row["benchmark"] for row in rows))}
-    return sorted(rows, key=lambda row: (order[row["benchmark"]], *_cell(row), row["round"]))
+    languages: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        languages[row["benchmark"]].add(row["language"])
+    order = {name: place for place, name in enumerate(languages)}
+    told = [row for row in rows if row["language"] != ALL or len(languages[row["benchmark"]]) > 2]
+    return sorted(told, key=lambda row: (order[row["benchmark"]], *_cell(row), row["round"]))
 
 
 def metrics(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -51,41 +54,34 @@ def metrics(rows: Sequence[Row]) -> list[dict[str, Any]]:
 def changes(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """For every benchmark, language and metric: the last round against the first, task by task.
 
-    `gained` and `lost` count the tasks that got better and worse; `p` is the exact two-sided sign test over
-    them, which for 0/1 scores is McNemar's exact test.
+    `gained` and `lost` count the tasks that got better and worse. `p` is two-sided: of McNemar's exact test when
+    a task is either solved or not, else of Wilcoxon's signed-rank test; `test` says which.
     """
     cells: dict[Any, list[Row]] = defaultdict(list)
     for row in rows:
         cells[_cell(row)].append(row)
-    found = []
-    for cell in cells.values():
-        first, last = cell[0], cell[-1]
-        if first["round"] == last["round"]:
-            continue
-        before, after = first["per_task"], last["per_task"]
-        shared = [(before[task], after[task]) for task in before if task in after]
-        gained = sum(b > a for a, b in shared)
-        lost = sum(b < a for a, b in shared)
-        found.append(
-            {
-                **{name: first[name] for name in ("benchmark", "language", "metric", "k")},
-                "from_round": first["round"],
-                "to_round": last["round"],
-                "difference": last["value"] - first["value"],
-                "tasks": len(shared),
-                "gained": gained,
-                "lost": lost,
-                "p": sign_test(gained, lost),
-            }
-        )
-    return found
+    return [_change(cell[0], cell[-1]) for cell in cells.values() if cell[0]["round"] != cell[-1]["round"]]
 
 
-def sign_test(gained: int, lost: int) -> float:
-    """Exact two-sided p of at least so uneven a split of `gained + lost` fair coins; 1 when nothing changed."""
-    n = gained + lost
-    tail = sum(math.comb(n, i) for i in range(min(gained, lost) + 1))
-    return min(1.0, float(2 * tail / 2**n))
+def _change(first: Row, last: Row) -> dict[str, Any]:
+    tasks = [task for task in first["per_task"] if task in last["per_task"]]
+    before = [first["per_task"][task] for task in tasks]
+    after = [last["per_task"][task] for task in tasks]
+    if {*before, *after} <= {0, 1}:
+        test, p = "McNemar", mcnemar([value == 1 for value in after], [value == 1 for value in before]).p
+    else:
+        test, p = "Wilcoxon", wilcoxon(after, before).p
+    return {
+        **{name: first[name] for name in ("benchmark", "language", "metric", "k")},
+        "from_round": first["round"],
+        "to_round": last["round"],
+        "difference": last["value"] - first["value"],
+        "tasks": len(tasks),
+        "gained": sum(b > a for a, b in zip(before, after, strict=True)),
+        "lost": sum(b < a for a, b in zip(before, after, strict=True)),
+        "test": test,
+        "p": p,
+    }
 
 
 def difficulty(parts: Iterable[Part]) -> list[dict[str, Any]]:
@@ -219,41 +215,6 @@ def _auc(passing: Counter[float], failing: Counter[float]) -> float | None:
 def _mean(counts: Counter[float]) -> float | None:
     total = counts.total()
     return sum(score * count for score, count in sorted(counts.items())) / total if total else None
-
-
-def _pooled(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
-    """One row over all languages for each round, benchmark and metric that was measured in several."""
-    groups: dict[Any, list[Row]] = defaultdict(list)
-    for row in rows:
-        groups[row["round"], row["benchmark"], row["metric"], row["k"]].append(row)
-    for (round_, benchmark, metric, k), members in groups.items():
-        if len(members) < 2 or any(row["language"] == ALL for row in members):
-            continue
-        per_task = {
-            f"{row['language']}/{task}": value
-            for row in members
-            for task, value in sorted(row["per_task"].items())
-        }
-        values = list(per_task.values())
-        yield {
-            "round": round_,
-            "benchmark": benchmark,
-            "language": ALL,
-            "metric": metric,
-            "k": k,
-            "n": len(values),
-            "value": sum(values) / len(values),
-            "ci": bootstrap(values),
-            "per_task": per_task,
-            "source": members[0]["source"],
-        }
-
-
-def bootstrap(values: Sequence[float], *, resamples: int = RESAMPLES) -> tuple[float, float]:
-    """Percentile bootstrap 95 % interval of the mean of `values`, always the same for the same values."""
-    draw = random.Random(0)
-    means = sorted(sum(draw.choices(values, k=len(values))) / len(values) for _ in range(resamples))
-    return means[int(0.025 * resamples)], means[math.ceil(0.975 * resamples) - 1]
 
 
 def _cell(row: Row) -> tuple[Any, ...]:

@@ -14,8 +14,9 @@ from soda_jobs.report.collect import ALL, Row
 
 LANGUAGES: Final = {
     "python": "Python", "java": "Java", "javascript": "JavaScript", "typescript": "TypeScript",
-    "c": "C", "cpp": "C++", "go": "Go", ALL: "all languages", "none": "no language",
+    "c": "C", "cpp": "C++", "go": "Go", ALL: "All languages", "none": "No language",
 }  # fmt: skip
+DROPPED: Final = "dropped_"  # before a reason, in a stage's counts
 SIGNIFICANT: Final = 0.05
 CHANCE: Final = 0.6  # an AUC below it hardly tells passing from failing
 
@@ -200,7 +201,7 @@ def rejections(summary: Row, run: RunFacts) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for stage in run.stages:
         reasons = {
-            key.removeprefix("dropped_"): n for key, n in stage.counts.items() if key.startswith("dropped_")
+            key.removeprefix(DROPPED): n for key, n in stage.counts.items() if key.startswith(DROPPED) and n
         }
         if reasons:
             found[stage.name] = {"stage": stage, "kept": stage.rows, "reasons": reasons}

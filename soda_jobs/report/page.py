@@ -15,13 +15,15 @@ from typing import Any, Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from soda_jobs.report import facts, plots
+from soda_jobs.report import facts, lineage, plots, published
 from soda_jobs.report.collect import ALL, Row
 from soda_jobs.report.facts import RunFacts, StageFact
 from soda_jobs.report.text import plain, visible
 
 HERE: Final = Path(__file__).parent
+RUBRIC: Final = ("functionality", "boundaries", "requirements", "readability", "practices")  # rules 1 to 5
 LEVELS: Final = ("easy", "medium", "hard", "excluded")
+ANCHOR: Final = "stage-"
 STATUSES: Final = ("pass", "fail", "timeout", "env_error", "unsupported")
 SCALES: Final = {"model_score": 6.0}  # every other metric lies in [0, 1]
 
@@ -44,6 +46,8 @@ def render(summary: Mapping[str, Any], *, run: RunFacts) -> tuple[str, dict[str,
             for item in summary["judge"]
         ],
         curves=_curves(summary, run),
+        graph=lineage.draw(run.stages, anchor=ANCHOR),
+        paper=published.source(),
         costs=facts.costs(run.stages),
         per_sample=facts.per_sample(summary, run.stages),
         total=sum(stage.seconds for stage in run.stages),
@@ -121,11 +125,13 @@ def _tables(summary: Row, run: RunFacts) -> list[dict[str, Any]]:
     for cell in _cells(summary):
         rounds = {row["round"]: {**row, "stage": run.source(row["source"])} for row in cell}
         change = next((item for item in summary["changes"] if facts.same_cell(item, cell[0])), None)
-        tables[cell[0]["benchmark"]].append({**cell[0], "rounds": rounds, "change": change})
+        paper = published.paper(cell[0], run.method)
+        tables[cell[0]["benchmark"]].append({**cell[0], "rounds": rounds, "change": change, "paper": paper})
     return [
         {
             "benchmark": benchmark,
             "rows": rows,
+            "paper": any(row["paper"] for row in rows),
             "rounds": sorted({round_ for row in rows for round_ in row["rounds"]}),
             "sources": {round_: cell["stage"] for row in rows for round_, cell in row["rounds"].items()},
         }
@@ -187,7 +193,7 @@ def _template() -> Template:
     )
     names = ("language", "metric", "number", "signed", "p_value", "percent", "duration", "plural")
     environment.filters.update({name: getattr(facts, name) for name in names})
-    environment.globals["ALL"] = ALL
+    environment.globals |= {"ALL": ALL, "ANCHOR": ANCHOR, "RUBRIC": RUBRIC}
     return environment.get_template("page.html.j2")
 
 

@@ -33,7 +33,7 @@ class Box:
 
 
 SMALL = Box(230, 150)
-LARGE = Box(420, 270)
+LARGE = Box(500, 300, left=36)
 
 
 def scores(
@@ -44,7 +44,7 @@ def scores(
     ticks = [(share * top, f"{share * top:g}") for share in (0, 0.25, 0.5, 0.75, 1)]
     parts = _grid(box, ticks, top)
     for round_ in range(last + 1):
-        parts.append(_text(box.x(round_ / last), box.height - 6, str(round_), "tick", "middle"))
+        parts.append(text(box.x(round_ / last), box.height - 6, str(round_), "tick", "middle"))
     place = [(box.x(round_ / last), box.y(value / top)) for round_, value, _, _ in points]
     if len(points) > 1:
         upper = [(box.x(round_ / last), box.y(high / top)) for round_, _, _, high in points]
@@ -58,7 +58,7 @@ def scores(
     for index, ((x, y), point) in enumerate(zip(place, points, strict=True)):
         parts.append(f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="3"/>')
         if index == len(points) - 1:
-            parts.append(_text(x + 7, y + 4, f"{point[1]:.2f}", "value", "start"))
+            parts.append(text(x + 7, y + 4, f"{point[1]:.2f}", "value", "start"))
     return _svg(box, parts, alt)
 
 
@@ -71,11 +71,11 @@ def curve(points: Sequence[Point], *, alt: str, box: Box = SMALL) -> Markup:
     parts = _grid(box, [(low - low, f"{low:.3g}"), (height, f"{high:.3g}")], height)
     place = [(box.x(x / last), box.y((y - low) / height)) for x, y in points]
     parts.append(f'<polyline class="line" points="{_path(place)}"/>')
-    parts.append(_text(box.left, box.height - 6, "0", "tick", "middle"))
-    parts.append(_text(box.x(1), box.height - 6, f"{last:,.0f} steps", "tick", "end"))
+    parts.append(text(box.left, box.height - 6, "0", "tick", "middle"))
+    parts.append(text(box.x(1), box.height - 6, f"{last:,.0f} steps", "tick", "end"))
     x, y = place[-1]
     parts.append(f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="3"/>')
-    parts.append(_text(x + 6, y + 4, f"{points[-1][1]:.2f}", "value", "start"))
+    parts.append(text(x + 6, y + 4, f"{points[-1][1]:.2f}", "value", "start"))
     return _svg(box, parts, alt)
 
 
@@ -85,12 +85,13 @@ def _grid(box: Box, ticks: Sequence[tuple[float, str]], top: float) -> list[str]
         y = box.y(value / top)
         kind = "axis" if value == 0 else "grid"
         parts.append(f'<line class="{kind}" x1="{box.left}" x2="{box.x(1):.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(_text(box.left - 6, y + 4, label, "tick", "end"))
+        parts.append(text(box.left - 6, y + 4, label, "tick", "end"))
     return parts
 
 
-def _text(x: float, y: float, text: str, kind: str, anchor: str) -> str:
-    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+def text(x: float, y: float, words: str, kind: str, anchor: str) -> str:
+    """A label at a point; `anchor` is start, middle or end."""
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
 
 
 def _path(points: Sequence[Point]) -> str:

@@ -81,7 +81,12 @@ def _stories(parts: Iterable[Part]) -> list[dict[str, Any]]:
         if len(rounds) > 1 and not (before and after):
             stories["learned" if after else "lost" if before else "never"].append(task)
     return [
-        {"story": story, "question_id": task, "rounds": [min(outcomes[task]), max(outcomes[task])]}
+        {
+            "story": story,
+            "language": languages[task],
+            "question_id": task,
+            "rounds": [min(outcomes[task]), max(outcomes[task])],
+        }
         for story, most in STORIES.items()
         for task in _one_per_language(stories[story], languages)[:most]
     ]
