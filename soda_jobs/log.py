@@ -20,7 +20,7 @@ def _as_json() -> bool:
     return choice == "json" if choice else not sys.stderr.isatty()
 
 
-def event(name: str, **fields: Any) -> None:
+def event(name: str, /, **fields: Any) -> None:
     """Write one event. Field order is kept; put ids first."""
     now = time.time()
     if _as_json():

@@ -48,7 +48,7 @@ def plan(arguments: Namespace) -> int:
             break
         finished |= known
     costs = estimate(session.graph)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "stage": stage.name,
             "kind": stage.kind.value,

@@ -43,7 +43,7 @@ class Drawing(Canvas):
                 name=item.name,
                 source=item.source,
                 limit=item.limit,
-                languages=item.languages,
+                languages=item.languages or self.spec.execution.languages,
             )
             for item in self.spec.evaluation.benchmarks
         ]
@@ -94,18 +94,12 @@ class Drawing(Canvas):
     # -- the teacher -----------------------------------------------------------------------------------------
 
     def teacher(self, t: int, kind: str, questions: str) -> str:
-        samples = self.spec.teacher.samples_per_question if kind == "correct" else 1
-        return self._teach(
-            t, kind, kind, [questions], sampling=getattr(self.spec.teacher.sampling, kind), samples=samples
-        )
+        return self._teach(t, kind, kind, [questions], sampling=getattr(self.spec.teacher.sampling, kind))
 
     def new_questions(self, t: int, parents: str) -> str:
-        sampling = self.spec.teacher.sampling.question
-        return self._teach(t, "new", "question", [parents], sampling=sampling, samples=1)
+        return self._teach(t, "new", "question", [parents], sampling=self.spec.teacher.sampling.question)
 
-    def _teach(
-        self, t: int, name: str, kind: str, questions: Sequence[str], *, sampling: Any, samples: int
-    ) -> str:
+    def _teach(self, t: int, name: str, kind: str, questions: Sequence[str], *, sampling: Any) -> str:
         names = ["new_harder", "new_similar"] if kind == "question" else [kind]
         return self._add(
             stage_name(t, name),
@@ -117,7 +111,6 @@ class Drawing(Canvas):
             kind=kind,
             model=self._teacher_model(),
             sampling=sampling.model_dump(),
-            samples=samples,
             minimum_yield=self.spec.questions.minimum_yield,
             seed=self.spec.seed,
             **self._prompts("teacher", names),

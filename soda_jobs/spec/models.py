@@ -119,8 +119,6 @@ class Teacher(ServedModel):
 
     sampling: TeacherSampling = TeacherSampling()
     """How it draws its tokens."""
-    samples_per_question: Annotated[int, Field(ge=1, le=64)] = 1
-    """Correct solutions of one question. Default: SODA 3.2."""
 
 
 class InitModel(Block):

@@ -121,19 +121,10 @@ def _evaluation(_: Metadata, spec: Spec) -> Iterator[Conflict]:
         why = f"needs more answers to a task than samples, which is {evaluation.samples}"
         use = f"use numbers up to {evaluation.samples}, or samples of at least {max(evaluation.pass_k)}"
         yield conflict(f"{field}.passK", list(evaluation.pass_k), why, use, f"{field}.samples")
-    samplings = (
-        (f"{field}.samples", evaluation.samples, f"{field}.sampling.temperature", evaluation.sampling.temperature),
-        (
-            "spec.teacher.samplesPerQuestion",
-            spec.teacher.samples_per_question,
-            "spec.teacher.sampling.correct.temperature",
-            spec.teacher.sampling.correct.temperature,
-        ),
-    )
-    for name, samples, other, temperature in samplings:
-        if samples > 1 and temperature == 0:
-            why, use = f"would give equal answers, as {other} is 0", "use 1, or a temperature above 0"
-            yield conflict(name, samples, why, use, other)
+    if evaluation.samples > 1 and evaluation.sampling.temperature == 0:
+        other = f"{field}.sampling.temperature"
+        why, use = f"would give equal answers, as {other} is 0", "use 1, or a temperature above 0"
+        yield conflict(f"{field}.samples", evaluation.samples, why, use, other)
     for index, benchmark in enumerate(evaluation.benchmarks):
         unknown = [name for name in benchmark.languages if name not in spec.execution.languages]
         if unknown:

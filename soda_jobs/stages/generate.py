@@ -154,6 +154,7 @@ async def _one(
 
 
 def _completion(settings: Settings, asked: Asked, reply: Reply, round_: int) -> Completion:
+    assert settings.kind != "question", "a new question is not a completion"
     question_id = asked.question["id"]
     return Completion(
         id=record_id("completion", settings.kind, settings.model, question_id, asked.sample, round_),

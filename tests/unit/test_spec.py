@@ -73,7 +73,6 @@ def field(data: Any, place: str) -> Any:
         ("evaluation.passK", [1]),
         ("teacher.sampling.correct.temperature", 0.2),
         ("teacher.sampling.correct.topP", 0.95),
-        ("teacher.samplesPerQuestion", 1),
         ("execution.languages", ["python", "java", "javascript", "c", "cpp", "go"]),
         ("ablation.skip", []),
     ],
