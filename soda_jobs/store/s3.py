@@ -65,11 +65,9 @@ _USER_MUST_ACT: Final = {
     "NoSuchBucket": (URL_FIELD, "the bucket does not exist"),
     "InvalidBucketName": (URL_FIELD, "the bucket's name is not one S3 accepts"),
     "AccessDenied": (_SECRET, "the credentials may not do this"),
-    "AllAccessDisabled": (_SECRET, "the credentials may not do this"),
-    "AccountProblem": (_SECRET, "the account is closed or not paid"),
     "403": (_SECRET, "the credentials may not do this"),
     "InvalidAccessKeyId": (_SECRET, "the access key id is not known"),
-    "InvalidSecurity": (_SECRET, "the credentials are not valid"),
+    "XAdminUserNotFound": (_SECRET, "the access key id is not known"),  # versitygw
     "InvalidToken": (_SECRET, "the session token is not valid"),
     "SignatureDoesNotMatch": (_SECRET, "the secret access key is wrong"),
     "AuthorizationHeaderMalformed": (_REGION, "the region is wrong"),
