@@ -43,7 +43,11 @@ def load_tasks(
 
     Raises InvalidInput for an unknown benchmark or a row that is not one of its tasks.
     """
-    tasks = _tutor(source, limit) if name == "tutor-heldout" else _read(name, source, work)
+    if name == "tutor-heldout":
+        limit = limit or _TUTOR_TASKS
+        tasks = _tutor(source, limit)
+    else:
+        tasks = _read(name, source, work)
     chosen = (task for task in tasks if not languages or task.get("language") in languages)
     found = list(islice(chosen, limit))
     if not found:
@@ -81,12 +85,14 @@ def _question(name: str, fields: dict[str, str]) -> Question:
     return question
 
 
-def _tutor(source: str | None, limit: int | None) -> Iterator[Question]:
+def _tutor(source: str | None, limit: int) -> Iterator[Question]:
+    """Enough tasks for `limit` of them in any one language: the languages take turns."""
     if source not in (None, TUTOR):
         raise InvalidInput(f"tutor-heldout comes from {TUTOR}, not {source!r}", field="source")
     from soda_jobs.tutor.builtin import heldout_tasks
+    from soda_jobs.tutor.family import LANGUAGES
 
-    for task in heldout_tasks(limit or _TUTOR_TASKS):
+    for task in heldout_tasks(limit * len(LANGUAGES)):
         yield Question(**{**task, "source": "benchmark:tutor-heldout"})
 
 
