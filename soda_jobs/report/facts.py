@@ -39,6 +39,11 @@ class StageFact:
     inputs: Mapping[str, Sequence[str]] = field(default_factory=dict)
     role: str = ""  # of the server it used: teacher | student | judge | sandbox
 
+    @property
+    def reads(self) -> list[str]:
+        """The stages it was made from, each once."""
+        return list(dict.fromkeys(name for names in self.inputs.values() for name in names))
+
 
 @dataclass(frozen=True)
 class RunFacts:
@@ -156,7 +161,7 @@ def judge_words(item: Row) -> str:
     if item["auc"] is None:
         side = "failed" if not item["passing"] else "passed"
         return f"Every judged answer that was run {side}, so agreement cannot be measured."
-    chance = f"A passing answer outscored a failing one in {item['auc']:.0%} of pairs"
+    chance = f"A passing answer outscored a failing one in {percent(item['auc'], 1)} of pairs"
     if item["auc"] < 0.5 - (CHANCE - 0.5):
         return f"{chance}: the judge prefers failing programs."
     return f"{chance}, hardly better than a coin." if item["auc"] < CHANCE else f"{chance}."

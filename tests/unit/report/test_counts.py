@@ -12,6 +12,7 @@ import pytest
 
 from soda_jobs.report import render
 from soda_jobs.report.collect import ALL, POINTS, agreement, changes, curve
+from soda_jobs.report.facts import StageFact, costs, duration, per_sample
 from soda_jobs.report.text import clip, plain, visible
 
 # -- what is counted -----------------------------------------------------------------------------------
@@ -113,3 +114,37 @@ def test_any_string_becomes_text_that_encodes_and_does_not_act() -> None:
         for shown in (visible(text), clip(text, limit=20)["text"], plain({text: text})):
             json.dumps(shown, ensure_ascii=False).encode("utf-8")
         assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", visible(text))
+
+
+def stage(name: str, state: str = "done", **changes: Any) -> StageFact:
+    return StageFact(name, "generate", 1, "k", "d", state, 10.0, 5, **changes)
+
+
+def test_costs_keep_reused_work_apart_and_go_by_whose_work_it_was() -> None:
+    tokens = {"prompt_tokens": 100.0, "completion_tokens": 30.0}
+    rows = costs(
+        [
+            stage("r1-correct", role="teacher", telemetry=tokens),
+            stage("r1-fault", "reused", role="teacher", telemetry=tokens),
+            stage("r1-attempts", role="student"),
+        ]
+    )
+    assert rows[0] == {
+        "who": "teacher", "stages": 2, "seconds": 10.0, "reused_seconds": 10.0, "read": 200.0, "written": 60.0,
+    }  # fmt: skip
+    assert [row["who"] for row in rows] == ["teacher", "student"]
+
+
+def test_cost_of_an_accepted_question_is_all_tokens_and_seconds_over_the_kept(finished: Any) -> None:
+    facts = [stage("a", telemetry={"prompt_tokens": 2400.0}), stage("b", telemetry={"completion_tokens": 240.0})]
+    found = per_sample(finished[0], facts)
+    assert found == {"kept": 240, "tokens": 11.0, "seconds": 20 / 240}
+    assert per_sample({"rejects": []}, facts) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.04, "0.0 s"), (59.9, "59.9 s"), (61, "1 min 01 s"), (3599.7, "1 h 00 min")],
+)
+def test_durations_read_as_people_say_them(seconds: float, words: str) -> None:
+    assert duration(seconds) == words

@@ -7,11 +7,14 @@ import re
 from collections.abc import Callable, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from soda_jobs.methods.drawing import REPORT_INPUTS
 from soda_jobs.report import render
+from soda_jobs.report.published import paper
 
 # -- the page ------------------------------------------------------------------------------------------
 
@@ -218,3 +221,41 @@ def test_a_difference_that_chance_explains_is_called_so(make: Any) -> None:
         row["value"] = value
     page, _ = render(make.summary(files), run=make.facts(files))
     assert "a difference that chance could explain (p = 1.000)" in page
+
+
+def test_every_stage_but_the_report_has_a_box_that_leads_to_its_row(finished: Any) -> None:
+    summary, run = finished
+    page, _ = render(summary, run=run)
+    graph = page[page.index('<svg class="graph"') :].split("</svg>")[0]
+    boxes = re.findall(r'href="#stage-([^"]+)"', graph)
+    assert sorted(boxes) == sorted(stage.name for stage in run.stages if stage.kind != "report")
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "language", "k", "method", "cell"),
+    [
+        ("humaneval", "python", 1, "soda", {"before": 0.354, "after": 0.652}),
+        ("multipl-e", "go", 1, "evol-instruct", {"before": 0.304, "after": 0.432}),
+        ("tutor-heldout", "python", 1, "soda", None),
+        ("humaneval", "python", 10, "soda", None),
+        ("mbpp", "python", 1, "ssd", None),
+    ],
+)
+def test_paper_stands_beside_a_run_only_where_it_measured_the_same(
+    benchmark: str, language: str, k: int, method: str, cell: dict[str, float] | None
+) -> None:
+    row = {"benchmark": benchmark, "language": language, "metric": f"pass@{k}", "k": k}
+    assert paper(row, method) == (None if cell is None else pytest.approx(cell))
+
+
+def test_report_reads_every_input_that_the_method_gives_it(tmp_path: Path) -> None:
+    asked: set[str] = set()
+
+    class Inputs(dict[str, Any]):
+        def get(self, name: str, default: Any = None) -> Any:
+            asked.add(name)
+            return default
+
+    context = SimpleNamespace(inputs=Inputs(), out=tmp_path)
+    stage.run(stage.Settings(method="soda", rounds=3), context)
+    assert asked == set(REPORT_INPUTS)
