@@ -15,6 +15,7 @@ import pytest
 from soda_jobs.methods.drawing import REPORT_INPUTS
 from soda_jobs.report import render
 from soda_jobs.report.published import paper
+from soda_jobs.stages import report as report_stage
 
 # -- the page ------------------------------------------------------------------------------------------
 
@@ -257,5 +258,5 @@ def test_report_reads_every_input_that_the_method_gives_it(tmp_path: Path) -> No
             return default
 
     context = SimpleNamespace(inputs=Inputs(), out=tmp_path)
-    stage.run(stage.Settings(method="soda", rounds=3), context)
+    report_stage.run(report_stage.Settings(method="soda", rounds=3), context)
     assert asked == set(REPORT_INPUTS)
