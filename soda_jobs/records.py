@@ -108,6 +108,7 @@ class Sft(Record):
 
 
 class Metric(TypedDict):
+    iteration: int
     benchmark: str
     language: str
     metric: str  # pass@k | model_score

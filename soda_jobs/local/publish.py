@@ -12,7 +12,7 @@ from typing import Any
 
 from soda_jobs import __version__
 from soda_jobs.errors import InvalidInput
-from soda_jobs.graph import split_input
+from soda_jobs.graph import Stage, split_input
 from soda_jobs.local.executor import StageRow
 from soda_jobs.local.session import Session
 
@@ -42,10 +42,8 @@ def publish(session: Session, rows: Sequence[StageRow | Mapping[str, Any]]) -> P
             counts=row["counts"],
             headline=row["headline"],
             telemetry=row["telemetry"],
-            inputs={
-                name: [split_input(ref)[0] for ref in refs]
-                for name, refs in session.graph.stage(row["name"]).inputs.items()
-            },
+            inputs=_inputs(session.graph.stage(row["name"])),
+            role=_role(session.graph.stage(row["name"])),
         )
         for row in facts
     ]
@@ -63,6 +61,17 @@ def publish(session: Session, rows: Sequence[StageRow | Mapping[str, Any]]) -> P
         session.artifacts.put_document(session.name, name, text.encode())
         (folder / name).write_text(text, encoding="utf-8")
     return folder / "report.html"
+
+
+def _inputs(stage: Stage) -> dict[str, list[str]]:
+    inputs = {name: [split_input(ref)[0] for ref in refs] for name, refs in stage.inputs.items()}
+    if stage.service and stage.service.checkpoint:
+        inputs["model"] = [stage.service.checkpoint]
+    return inputs
+
+
+def _role(stage: Stage) -> str:
+    return stage.service.role if stage.service else ""
 
 
 def versions() -> dict[str, str]:

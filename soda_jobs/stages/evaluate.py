@@ -52,9 +52,9 @@ def run(settings: Settings, context: Context) -> Summary:
                 field="spec.evaluation.passK",
             )
         rates = {task: pass_at_k(len(passed), sum(passed), k) for task, passed in results.items()}
-        rows += metrics(settings, tasks, rates, f"pass@{k}", k=k, samples=samples)
+        rows += metrics(settings, tasks, rates, f"pass@{k}", k=k, samples=samples, round_=context.round)
     if "judgements" in context.inputs and scores:
-        rows += metrics(settings, tasks, scores, "model_score", k=None, samples=1)
+        rows += metrics(settings, tasks, scores, "model_score", k=None, samples=1, round_=context.round)
     write_rows(context.out / ROWS, rows)
     brief = [{key: value for key, value in row.items() if key != "per_task"} for row in rows]
     (context.out / METRICS).write_text(json.dumps(brief, indent=1) + "\n", encoding="utf-8")
@@ -102,6 +102,7 @@ def metrics(
     *,
     k: int | None,
     samples: int,
+    round_: int,
 ) -> list[Metric]:
     """One row for each language in alphabetical order, then one for all of them."""
     by_language: dict[str, dict[str, float]] = {}
@@ -111,6 +112,7 @@ def metrics(
     groups = [*((name, [found]) for name, found in by_language.items()), (ALL, list(by_language.values()))]
     return [
         Metric(
+            iteration=round_,
             benchmark=settings.benchmark,
             language=language,
             metric=metric,
