@@ -131,7 +131,7 @@ class InitModel(Block):
     """Size of the hidden states; a multiple of twice `heads`, as rotary embeddings turn pairs."""
     heads: Annotated[int, Field(ge=1, le=128)] = 4
     """Attention heads."""
-    vocabulary_size: Annotated[int, Field(ge=272, le=262_144)] = 800
+    vocab_size: Annotated[int, Field(ge=300, le=262_144)] = 800
     """Entries of the tokenizer: 256 bytes, the special tokens and the merges that are learnt."""
     context_length: Annotated[int, Field(ge=64, le=131_072)] = 2048
     """Longest sequence in tokens. Default: SODA's training length."""

@@ -66,7 +66,7 @@ class TrainSettings(_Settings):
     batch_size: Positive = 512
     micro_batch_size: Positive | None = None
     max_length: Annotated[int, Field(ge=2)] = 2048
-    schedule: Literal["cosine"] = "cosine"
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup_ratio: Share = 0.03
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
     max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0

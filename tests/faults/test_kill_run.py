@@ -27,7 +27,7 @@ def small(document: dict[str, Any]) -> dict[str, Any]:
     """The same loop with a tenth of the work."""
     spec = document["spec"]
     spec["rounds"] = 2
-    spec["student"]["init"] |= {"layers": 1, "width": 64, "vocabularySize": 400}
+    spec["student"]["init"] |= {"layers": 1, "width": 64, "vocabSize": 400}
     spec["student"]["sampling"]["maxTokens"] = spec["evaluation"]["sampling"]["maxTokens"] = 48
     spec["judge"]["sampling"]["maxTokens"] = 64
     spec["judge"]["train"] |= {"samples": 30, "epochs": 1}
