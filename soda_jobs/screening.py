@@ -116,11 +116,13 @@ class SimilarTexts:
     Two sets with a Jaccard of at least t share at least ceil(t * n) of the n members of either. So when the
     members of both are put in one order, the first n - ceil(t * n) + 1 of each share a member, and only these
     are indexed. Rare members come first, which keeps the lists short. `corpus` gives the frequencies; any other
-    set may be added or searched too, only slower.
+    set may be added or searched too, only slower. With `closed` there will be none, so a member that only one
+    set has is not indexed at all.
     """
 
     threshold: float
     corpus: Iterable[NDArray[Any]] = field(repr=False)
+    closed: bool = False
 
     def __post_init__(self) -> None:
         import numpy as np
@@ -160,8 +162,10 @@ class SimilarTexts:
             counts = np.where(self._values[places] == grams, self._counts[places], 0)
         # 0.7 * 10 is 7.000000000000001 in floating point; its ceiling must be 7.
         needed = math.ceil(self.threshold * len(grams) - 1e-9)
-        order = np.lexsort((grams, counts))
-        prefix: list[int] = grams[order[: len(grams) - needed + 1]].tolist()
+        first = np.lexsort((grams, counts))[: len(grams) - needed + 1]
+        if self.closed:
+            first = first[counts[first] > 1]
+        prefix: list[int] = grams[first].tolist()
         return prefix
 
 

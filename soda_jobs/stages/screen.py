@@ -149,7 +149,8 @@ def _likeness_rules(
     shingle = Shingler(settings.ngram)
     known = {row["id"]: (shingle(row["instruction"]), normalised(row["instruction"])) for row in existing}
     grams = {row["id"]: shingle(row["instruction"]) for row in questions}
-    index = SimilarTexts(settings.jaccard, [array for array, _ in known.values()] + list(grams.values()))
+    every = [array for array, _ in known.values()] + list(grams.values())
+    index = SimilarTexts(settings.jaccard, every, closed=True)
     identical: dict[str, str] = {}
     for row_id, (array, text) in known.items():
         index.add(row_id, array)

@@ -33,11 +33,12 @@ def corpus(seed: int, count: int, vocabulary: int) -> list[str]:
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("threshold", [0.3, 0.7, 1.0])
-def test_index_finds_what_comparing_with_every_text_finds(seed: int, threshold: float) -> None:
+@pytest.mark.parametrize("closed", [False, True])
+def test_index_finds_what_comparing_with_every_text_finds(seed: int, threshold: float, closed: bool) -> None:
     texts = corpus(seed, 120, vocabulary=30)
     shingle = Shingler(5)
     arrays = [shingle(text) for text in texts]
-    index = SimilarTexts(threshold, arrays)
+    index = SimilarTexts(threshold, arrays, closed=closed)
     found = 0
     for place, text in enumerate(texts):
         mine = grams_by_hand(text)
