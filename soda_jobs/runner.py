@@ -103,7 +103,7 @@ def run(task: Task) -> dict[str, Any]:
     )
     shutil.rmtree(folders.out.parent, ignore_errors=True)
     shutil.rmtree(folders.work, ignore_errors=True)
-    event("stage_done", stage=task.stage, digest=manifest.digest, **summary.counts, **summary.headline)
+    event("stage_done", stage=task.stage, digest=manifest.digest, **{**summary.headline, **summary.counts})
     return describe(manifest, "done")
 
 

@@ -102,7 +102,7 @@ def _result(row: StageRow) -> str:
 
 def _facts(row: StageRow) -> dict[str, Any]:
     if row.state in ("done", "reused"):
-        return {"seconds": row.seconds, "digest": row.digest, **row.counts, **row.headline}
+        return {"seconds": row.seconds, "digest": row.digest, **row.headline, **row.counts}
     return {"attempt": row.attempt, **({"reason": row.reason} if row.reason else {})}
 
 
