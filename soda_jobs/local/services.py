@@ -86,7 +86,9 @@ class Services:
         while not await asyncio.to_thread(_answers, url):
             if server.keeper.done() or time.monotonic() > deadline:
                 log = self._logs / f"service-{server.command.name}.log"
-                raise Retry(f"the server {server.command.name} did not become ready; its log is {log}")
+                raise Retry(
+                    f"the server {server.command.name} did not become ready; its log {log} ends with: {_last_line(log)}"
+                )
             await asyncio.sleep(_POLL_SECONDS)
 
     async def _stop(self, name: str) -> None:
@@ -94,6 +96,11 @@ class Services:
         server.keeper.cancel()
         await server.process.stop()
         event("service_stopped", service=name)
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return lines[-1][:300] if lines else "nothing"
 
 
 def _free_port() -> int:

@@ -18,6 +18,9 @@ from soda_jobs.errors import GiveUp
 from soda_jobs.training.settings import InitSettings, TrainSettings
 
 
+HEADLINE = {"sft": ("loss", "token_accuracy"), "preference": ("loss", "accuracy", "margin")}
+
+
 class Settings(StageSettings):
     objective: Literal["init", "sft", "preference"]
     init: InitSettings | None = None
@@ -47,9 +50,10 @@ def run(settings: Settings, context: Context) -> Summary:
         out=context.out,
         on_progress=lambda step, total, facts: context.progress("steps", step, total),
     )
+    dropped = {name: int(value) for name, value in result.metrics.items() if name.startswith("rows_")}
     return Summary(
-        counts={"rows": len(rows), "steps": result.steps},
-        headline=result.metrics,
+        counts={"rows": len(rows), "steps": result.steps, **dropped},
+        headline={name: result.metrics[name] for name in HEADLINE[settings.objective]},
         telemetry={"tokens": float(result.tokens)},
     )
 
