@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import shutil
 import subprocess
 import sys
 import threading
@@ -206,6 +207,25 @@ def test_missing_certificate_file_names_the_field(s3_credentials: None) -> None:
         open_store("s3://bucket", endpoint="https://127.0.0.1:1", ca_file="/none")
 
 
+def test_private_certificate_is_trusted_by_its_authority_only(
+    start_s3: Callable[..., S3Server], s3_credentials: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl, which makes the certificate, is not installed")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    certificate, key = tmp_path / "ca.crt", tmp_path / "key.pem"
+    words = "req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=test -addext subjectAltName=IP:127.0.0.1"
+    argv = ["openssl", *words.split(), "-keyout", key, "-out", certificate]
+    subprocess.run(argv, check=True, capture_output=True)
+    server = start_s3((certificate, key))
+    server.make_bucket("bucket")
+    open_store("s3://bucket", endpoint=server.endpoint, ca_file=str(certificate)).put("a", b"1")
+    with pytest.raises(
+        InvalidInput, match=r"^spec\.storage\.caSecretRef: the server's certificate is not trusted"
+    ):
+        open_store("s3://bucket", endpoint=server.endpoint)
+
+
 # The server is away, slow, wrong, or old.
 
 
@@ -216,7 +236,7 @@ def test_unreachable_server_is_retry(s3_credentials: None, monkeypatch: pytest.M
 
 
 def test_server_killed_in_mid_upload_is_retry_and_the_commit_resumes(
-    start_s3: Callable[[], S3Server],
+    start_s3: Callable[..., S3Server],
     s3_credentials: None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -32,14 +32,16 @@ class S3Server:
     program: Path
     folder: Path
     port: int
+    tls: tuple[Path, Path] | None = None  # certificate and private key
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        argv = [self.program, "--quiet", "--port", f"127.0.0.1:{self.port}", "posix", self.folder]
+        tls = ["--cert", self.tls[0], "--key", self.tls[1]] if self.tls else []
+        argv = [self.program, "--quiet", "--port", f"127.0.0.1:{self.port}", *tls, "posix", self.folder]
         env = {"ROOT_ACCESS_KEY": ACCESS_KEY, "ROOT_SECRET_KEY": SECRET_KEY, "PATH": os.environ["PATH"]}
         with (self.folder.parent / "log").open("ab") as log:
             self.process = subprocess.Popen(argv, env=env, stdout=log, stderr=log)
@@ -64,6 +66,7 @@ class S3Server:
             region_name="us-east-1",
             aws_access_key_id=ACCESS_KEY,
             aws_secret_access_key=SECRET_KEY,
+            verify=self.tls[0] if self.tls else None,
             config=Config(s3={"addressing_style": "path"}),
         )
         client.create_bucket(Bucket=name)
@@ -100,17 +103,17 @@ def s3_program() -> Path:
 
 
 @pytest.fixture(scope="session")
-def start_s3(s3_program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], S3Server]]:
-    """Starts a further server, for a test that kills it."""
+def start_s3(s3_program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., S3Server]]:
+    """Starts a further server, for a test that kills it or wants TLS."""
     servers: list[S3Server] = []
 
-    def start() -> S3Server:
+    def start(tls: tuple[Path, Path] | None = None) -> S3Server:
         folder = tmp_path_factory.mktemp("s3") / "data"
         folder.mkdir()
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        servers.append(S3Server(s3_program, folder, port))
+        servers.append(S3Server(s3_program, folder, port, tls))
         servers[-1].start()
         return servers[-1]
 
@@ -120,7 +123,7 @@ def start_s3(s3_program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 @pytest.fixture(scope="session")
-def s3_server(start_s3: Callable[[], S3Server]) -> S3Server:
+def s3_server(start_s3: Callable[..., S3Server]) -> S3Server:
     """A server that all tests share."""
     return start_s3()
 

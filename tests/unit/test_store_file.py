@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -93,11 +95,24 @@ def test_store_of_a_later_version_is_refused(tmp_path: Path) -> None:
         open_store(str(tmp_path))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_folder_without_permission_is_the_users_to_fix(tmp_path: Path) -> None:
-    store = open_store(str(tmp_path / "store"))
-    (tmp_path / "store").chmod(0o500)
-    with pytest.raises(InvalidInput, match="may not be used by user"):
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user can reach; the test runs as a user who may not write everywhere."""
+    user = os.geteuid()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        open_store(str(folder / "store"))
+        (folder / "store").chmod(0o555)
+        (folder / "store" / ".tmp").chmod(0o555)
+        os.seteuid(user or 65534)
+        yield folder
+        os.seteuid(user)
+
+
+def test_folder_without_permission_is_the_users_to_fix(open_folder: Path) -> None:
+    store = open_store(str(open_folder / "store"))
+    with pytest.raises(InvalidInput, match=r"^spec\.storage\.url: .* may not be used by user"):
         store.put("a/b", b"1")
 
 
