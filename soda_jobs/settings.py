@@ -41,12 +41,14 @@ def state_folder() -> Path:
     return Path(os.environ.get("SODA_STATE", ".soda")).absolute()
 
 
-def open_artifacts(store: StoreSettings, state: Path) -> Artifacts:
+def open_artifacts(store: StoreSettings, state: Path, *, create: bool = False) -> Artifacts:
+    """The artifacts of a store. Only a run may `create` one: a stage that finds none has lost its disk."""
     opened = open_store(
         store.url,
         endpoint=store.endpoint,
         region=store.region,
         path_style=store.path_style,
         ca_file=store.ca_file,
+        create=create,
     )
     return Artifacts(opened, state / "cache")

@@ -65,9 +65,7 @@ def plan(arguments: Namespace) -> int:
     _table(("STAGE", "KIND", "STATE", "SERVICE", "CALLS", "STEPS", "NEEDS"), map(_plan_row, rows))
     todo = [row for row in rows if row["state"] == "run"]
     calls, steps = sum(row["calls"] for row in todo), sum(row["steps"] for row in todo)
-    print(
-        f"\n{len(todo)} stages to run, {len(rows) - len(todo)} reused; at most {calls:,} calls, {steps:,} steps"
-    )
+    print(f"\n{len(todo)} stages to run, {len(rows) - len(todo)} reused; at most {calls:,} calls, {steps:,} steps")
     return 0
 
 

@@ -11,13 +11,14 @@ from pathlib import Path
 from soda_jobs.local.display import Display
 from soda_jobs.local.executor import Executor, StageFailed, StageRow
 from soda_jobs.local.publish import publish
-from soda_jobs.local.session import Session, locked, open_file, save_status
+from soda_jobs.local.session import Session, check_machine, locked, open_file, save_status
 
 STATUS_SECONDS = 1.0
 
 
 def run(arguments: Namespace) -> int:
     session = open_file(Path(arguments.file), arguments.store)
+    check_machine(session)
     with locked(session):
         session.artifacts.put_document(session.name, "run.yaml", session.yaml.encode())
         executor = Executor(

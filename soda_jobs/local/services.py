@@ -87,7 +87,8 @@ class Services:
             if server.keeper.done() or time.monotonic() > deadline:
                 log = self._logs / f"service-{server.command.name}.log"
                 raise Retry(
-                    f"the server {server.command.name} did not become ready; its log {log} ends with: {_last_line(log)}"
+                    f"the server {server.command.name} did not become ready; its log {log} ends with: "
+                    + _last_line(log)
                 )
             await asyncio.sleep(_POLL_SECONDS)
 

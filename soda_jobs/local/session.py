@@ -60,6 +60,16 @@ def open_file(path: Path, store: str | None) -> Session:
     return _session(load(text), text, store)
 
 
+def check_machine(session: Session) -> None:
+    """Refuse what one machine cannot do, before anything is started."""
+    devices = session.run.spec.training.devices
+    if devices > 1:
+        raise InvalidInput(
+            f"{devices} training processes need a cluster; `soda run` trains in one: use nodes 1, gpusPerNode 1 or 0",
+            field="spec.training.gpusPerNode",
+        )
+
+
 def open_target(target: str, store: str | None) -> Session:
     """The session of a file, or of a run by its name in the store."""
     if Path(target).is_file():
@@ -86,7 +96,7 @@ def read_text(path: Path) -> str:
 def _session(run: DistillationRun, text: str, store: str | None) -> Session:
     state = state_folder()
     settings = _store(store or run.spec.storage.url, None if store else run)
-    return Session(run, draw(run), text, settings, open_artifacts(settings, state), state)
+    return Session(run, draw(run), text, settings, open_artifacts(settings, state, create=True), state)
 
 
 def _store(url: str, run: DistillationRun | None) -> StoreSettings:

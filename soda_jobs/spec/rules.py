@@ -169,7 +169,7 @@ def _storage(_: Metadata, spec: Spec) -> Iterator[Conflict]:
         ("region", storage.region),
         ("secretRef", storage.secret_ref),
         ("caSecretRef", storage.ca_secret_ref),
-        ("pathStyle", storage.path_style or None),
+        ("pathStyle", storage.path_style),
     ):
         if value is not None:
             why, use = "is only for S3", "leave it out, or use a url as in s3://bucket/prefix"

@@ -106,8 +106,9 @@ class Storage(Block):
     """URL of an S3 server that is not AWS. Null: AWS."""
     region: Word | None = None
     """AWS region. Null: what the environment says."""
-    path_style: bool = False
-    """Put the bucket into the path instead of the host name, as most S3 servers that are not AWS want."""
+    path_style: bool | None = None
+    """Put the bucket into the path instead of the host name, as most S3 servers that are not AWS want. Null: where
+    there is an endpoint."""
     secret_ref: SecretRef | None = None
     """Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. Null: the pod's or machine's own identity."""
     ca_secret_ref: SecretRef | None = None
