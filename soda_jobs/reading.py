@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,6 +16,7 @@ from soda_jobs.errors import InvalidInput, Retry
 
 Rows = Iterator[tuple[str, dict[str, Any]]]
 
+_SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 MODEL_FILES: Final = ("*.json", "*.jsonl", "*.safetensors", "*.model", "*.txt", "*.jinja")
 
 
@@ -114,9 +116,12 @@ def _json_list(path: Path) -> Rows:
 
 def _parse(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except json.JSONDecodeError as error:
         raise InvalidInput(f"is not JSON ({error})", field=where) from error
+    if _SURROGATE.search(text):  # half a character, cut off by whoever wrote the file: UTF-8 cannot hold it
+        value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+    return value
 
 
 def _object(row: Any, where: str) -> dict[str, Any]:
