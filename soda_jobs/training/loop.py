@@ -16,7 +16,6 @@ from typing import Any, Final
 import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, PrinterCallback
-from transformers.utils import logging as transformers_logging
 from trl import DPOConfig, SFTConfig
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
@@ -26,11 +25,14 @@ from soda_jobs.records import canonical, write_rows
 from soda_jobs.training import checkpoints
 from soda_jobs.training.batches import count_steps, draw_rows, micro_batch_size
 from soda_jobs.training.folder import check_fit, load_tokenizer, write_model
+from soda_jobs.training.quiet import silence
 from soda_jobs.training.settings import TrainResult, TrainSettings
 from soda_jobs.training.tokens import Examples, tokenize_rows
 from soda_jobs.training.trainers import FineTuner, PreferenceTuner, Watch, WithRows, Work, measurements
 
 HISTORY: Final = "history.jsonl"
+# Our names of the learning rate's course after warm-up, and transformers' (whose "constant" has no warm-up).
+SCHEDULES: Final = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 
 
 def run(
@@ -44,9 +46,7 @@ def run(
     on_progress: Callable[[int, int, dict[str, float]], None],
 ) -> TrainResult:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cpu":
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # accelerate loads DeepSpeed, which then need not guess
-    transformers_logging.disable_progress_bar()
+    silence()
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     precision = check_fit(settings, base, reference, device)
@@ -148,7 +148,7 @@ def _arguments(settings: TrainSettings, plan: Work, work: Path, precision: str, 
         "gradient_accumulation_steps": settings.batch_size // processes // micro,
         "max_steps": plan.steps,
         "learning_rate": settings.learning_rate,
-        "lr_scheduler_type": settings.schedule,
+        "lr_scheduler_type": SCHEDULES[settings.schedule],
         "warmup_steps": settings.warmup_ratio,  # below 1 it is a share of the steps
         "weight_decay": settings.weight_decay,
         "max_grad_norm": settings.max_grad_norm,
@@ -166,6 +166,7 @@ def _arguments(settings: TrainSettings, plan: Work, work: Path, precision: str, 
         "dataloader_num_workers": 0,
         "dataloader_pin_memory": not cpu,
         "remove_unused_columns": False,
+        "ddp_find_unused_parameters": False,
     }
 
 

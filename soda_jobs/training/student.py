@@ -15,9 +15,9 @@ from typing import Final
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-from transformers.utils import logging as transformers_logging
 
 from soda_jobs.errors import InvalidInput
+from soda_jobs.training.quiet import silence
 from soda_jobs.training.settings import InitSettings
 
 PAD, BOS, EOS = "<|pad|>", "<|bos|>", "<|eos|>"
@@ -30,6 +30,7 @@ PIECES: Final = r"\n[\n ]*| ?[\p{L}_]+|\p{N}| ?[^\s\p{L}\p{N}_]+|[ \t]+(?=\S)|\s
 
 def make_student(settings: InitSettings, texts: Iterable[str], out: Path) -> dict[str, float]:
     """See `soda_jobs.training.init_model`."""
+    silence()
     tokenizer, characters, tokens = learn_tokenizer(settings, list(texts))
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -54,7 +55,6 @@ def make_student(settings: InitSettings, texts: Iterable[str], out: Path) -> dic
         do_sample=False,
     )
     out.mkdir(parents=True, exist_ok=True)
-    transformers_logging.disable_progress_bar()
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     return {

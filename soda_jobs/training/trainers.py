@@ -106,8 +106,11 @@ class PreferenceTuner(_Exact, DPOTrainer):  # type: ignore[misc]
     answer's tokens without length normalisation, S_ref frozen  (SODA Eq. 2; DPO, arXiv:2305.18290, Eq. 7)."""
 
     def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
-        """The reference's log-probabilities as two more columns, in memory and not in a cache folder."""
-        by_length = sorted(range(len(dataset)), key=lambda row: -self.plan.lengths[row])
+        """The reference's log-probabilities as two more columns, in memory and not in a cache folder.
+
+        Rows that no step draws are left out: less than one pass may be asked for.
+        """
+        by_length = sorted(set(self.plan.order), key=lambda row: (-self.plan.lengths[row], row))
         loader = self.accelerator.prepare(
             DataLoader(dataset, batch_size=batch_size, collate_fn=self.data_collator, sampler=by_length)
         )

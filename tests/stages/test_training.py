@@ -234,6 +234,17 @@ def test_preference_tuning_raises_the_margin_over_the_reference(
         assert gain["chosen"] > gain["rejected"]
 
 
+@pytest.mark.parametrize(("schedule", "middle"), [("cosine", 0.5), ("linear", 0.5), ("constant", 1.0)])
+def test_learning_rate_warms_up_and_follows_its_schedule(
+    schedule: str, middle: float, base: Path, tmp_path: Path
+) -> None:
+    settings = sft_settings(schedule=schedule, warmup_ratio=0.2, learning_rate=1e-3, batch_size=1)
+    rates = [entry["learning_rate"] for entry in fit(settings, sft_rows(10), base, tmp_path).history]
+    assert rates[:3] == pytest.approx([0.0, 5e-4, 1e-3])
+    assert rates[6] == pytest.approx(middle * 1e-3)
+    assert (rates[9] == pytest.approx(1e-3)) == (schedule == "constant")
+
+
 @pytest.mark.parametrize("objective", ["sft", "preference"])
 def test_micro_batches_change_speed_and_not_the_result(
     objective: str, base: Path, memorised: tuple[Path, TrainResult], tmp_path: Path
@@ -429,6 +440,50 @@ def test_kill_nine_in_the_middle_changes_no_byte(objective: str, base: Path, tmp
     assert steps == [7, 8, 9, 10, 11, 12]
     assert resumed == fit(settings, rows, base, tmp_path / "undisturbed", reference=reference)
     assert digests(killed / "out") == digests(tmp_path / "undisturbed" / "out")
+
+
+TOGETHER = """
+import json, sys
+from pathlib import Path
+from soda_jobs.training import TrainSettings, train
+
+for task in json.loads(Path("tasks.json").read_text()):
+    reference = task["reference"] and Path(task["reference"])
+    train(TrainSettings.model_validate(task["settings"]), task["rows"],
+          base=Path(task["base"]), reference=reference, on_progress=lambda *_: None,
+          work=Path(task["name"], "work"), out=Path(task["name"], "out"))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_steps_of_one(
+    base: Path, memorised: tuple[Path, TrainResult], tmp_path: Path
+) -> None:
+    cut: dict[str, Any] = {"batch_size": 6, "epochs": 2, "micro_batch_size": 3}
+    tasks = [
+        ("sft", sft_settings(**cut), sft_rows(10), base, None),
+        ("preference", preference_settings(**cut), preference_rows(10), memorised[0], base),
+    ]
+    written = [
+        {
+            "name": name,
+            "settings": settings.model_dump(),
+            "rows": rows,
+            "base": str(start),
+            "reference": reference and str(reference),
+        }
+        for name, settings, rows, start, reference in tasks
+    ]
+    (tmp_path / "tasks.json").write_text(json.dumps(written))
+    (tmp_path / "together.py").write_text(TOGETHER)
+    command = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "together.py"]
+    subprocess.run([sys.executable, "-m", *command], cwd=tmp_path, check=True, capture_output=True)
+    for name, settings, rows, start, reference in tasks:
+        one = fit(settings, rows, start, tmp_path / "one" / name, reference=reference)
+        lines = (tmp_path / name / "out" / "history.jsonl").read_text().splitlines()
+        losses = [json.loads(line)["loss"] for line in lines]
+        assert losses == pytest.approx([entry["loss"] for entry in one.history], abs=1e-4)
+        assert sorted(digests(tmp_path / name / "out")) == OUT_FILES
 
 
 def test_a_checkpoint_of_other_rows_is_not_resumed(base: Path, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_json_round_trip_keeps_settings() -> None:
         {"learning_rate": 0.0},
         {"learning_rate": float("nan")},
         {"epochs": 0},
-        {"schedule": "linear"},
+        {"schedule": "polynomial"},
         {"beta": -0.1},
         {"warmup_ratio": 1.0},
         {"strategy": "single"},
