@@ -1,130 +1,179 @@
-"""Find the program in a model's reply: text in; language, code and whether its fence was closed, out.
+"""The program in a model's answer: text goes in; language, code and whether its block was closed come out. Pure.
 
-Order (EvalPlus's sanitizer and the SODA paper's runner, section 3.3.2): the fenced block that defines the entry
-point, else the first block in the asked language, else the first block in a language that can be executed; a
-reply without fences is taken whole when it reads as code of the asked language. Time is linear in the reply.
+Of the fenced blocks in the language that is wanted, the one that defines the entry point is taken, else the first
+(EvalPlus's sanitizer; SODA's released runner takes the first). Time is linear in the text, whatever it holds.
 """
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-# What people and models write after the three backticks.
-TAGS: Final = {
-    "python": "python", "py": "python", "python3": "python", "py3": "python",
-    "java": "java",
-    "javascript": "javascript", "js": "javascript", "node": "javascript", "nodejs": "javascript",
-    "c": "c", "h": "c",
-    "cpp": "cpp", "c++": "cpp", "cc": "cpp", "cxx": "cpp", "hpp": "cpp",
-    "go": "go", "golang": "go",
-}  # fmt: skip
+_TAGS: Final[Mapping[str, tuple[str, ...]]] = {
+    "python": ("python", "python3", "py", "py3", "python-3", "python3.x", "ipython", "ipython3", "pycon", "sage"),
+    "java": ("java", "java8", "java11", "java17", "java21", "openjdk"),
+    "javascript": ("javascript", "js", "node", "nodejs", "node.js", "jsx", "mjs", "cjs", "ecmascript", "es6"),
+    "c": ("c", "c99", "c11", "c17", "ansi-c", "gcc"),
+    "cpp": ("cpp", "c++", "cxx", "cc", "hpp", "cplusplus", "c++11", "c++14", "c++17", "c++20", "g++"),
+    "go": ("go", "golang"),
+}
+_LANGUAGE_OF: Final = {tag: language for language, tags in _TAGS.items() for tag in tags}
+_NO_TAG: Final = frozenset(("", "code", "text", "txt", "plain", "plaintext", "none", "solution", "program"))
+_ALSO_READS: Final[Mapping[str, tuple[str, ...]]] = {"cpp": ("c",)}
 
-# A line that only a program of the language has; for replies without fences.
-SIGNS: Final = {
-    "python": re.compile(r"^(?:def|class|import|from)\s+\w", re.MULTILINE),
-    "java": re.compile(r"^\s*(?:public\s+)?(?:class|interface|record|enum)\s+\w+", re.MULTILINE),
-    "javascript": re.compile(r"^(?:function|const|let|var|class|async function)\s+\w", re.MULTILINE),
-    "c": re.compile(
-        r"^(?:#include|(?:unsigned |static |const )*(?:int|void|char|double|long|float)\b)", re.MULTILINE
+_ANSI: Final = re.compile(r"\x1b\[[0-9;?]{0,16}[A-Za-z]")
+_FENCE: Final = re.compile(r"([ \t]*)(`{3,}|~{3,})([^`\n]*)")
+_LATE_FENCE: Final = re.compile(r"[^`\n]*[:.][ \t]*(`{3,})([A-Za-z][\w+.-]*)[ \t]*")
+_TAG: Final = re.compile(r"\{?\.?\s*([\w+#.-]*)")
+_LONGEST_PARSED: Final = 200_000
+
+# What a text in a language cannot well do without; for text without a fence or a tag.
+_LOOKS: Final[Mapping[str, re.Pattern[str]]] = {
+    "go": re.compile(r"^package[ \t]+\w+|^func[ \t]+[\w(]", re.MULTILINE),
+    "java": re.compile(
+        r"\bpublic[ \t]+(?:final[ \t]+|static[ \t]+)*(?:class|void)\b|\bSystem\.out\b|^import java"
     ),
-    "cpp": re.compile(r"^(?:#include|using namespace|template|(?:int|void|bool|double|auto|std::))", re.MULTILINE),
-    "go": re.compile(r"^(?:package|func|import)\s", re.MULTILINE),
+    "cpp": re.compile(r"#include[ \t]*<(?:iostream|vector|string|algorithm|map|bits)|\bstd::|\busing namespace\b"),
+    "c": re.compile(r"#include[ \t]*[<\"]|^(?:int|void|char|double|long|size_t)[ \t*]+\w+[ \t]*\(", re.MULTILINE),
+    "javascript": re.compile(
+        r"\bconsole\.log\(|^(?:async )?function\b|^(?:const|let|var)[ \t]+[\w{\[]|=>[ \t]*\{", re.MULTILINE
+    ),
+    "python": re.compile(
+        r"^[ \t]*(?:def|class|from|import|return|for|while|if|print|assert|with|try)\b|^\w+[ \t]*=[^=]",
+        re.MULTILINE,
+    ),
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Extracted:
-    """The program found. `language` is None when no block is in a language that can be executed."""
+    """`language` is None when the text has no code in a language that is wanted, and `code` is then empty."""
 
     language: str | None
     code: str
     is_complete: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Block:
     tag: str
     code: str
-    closed: bool
+    is_closed: bool
 
 
 def extract(text: str, *, language: str | None = None, entry_point: str | None = None) -> Extracted:
-    """The program in `text`; `language` and `entry_point` are what the question asked for, when it said so."""
-    blocks = [(TAGS.get(block.tag) if block.tag else language, block) for block in _blocks(text)]
-    usable = [(found, block) for found, block in blocks if found is not None]
-    if entry_point is not None:
-        defines = re.compile(rf"\b{re.escape(entry_point)}\b")
-        usable.sort(key=lambda item: defines.search(item[1].code) is None)
-    if language is not None:
-        usable.sort(key=lambda item: item[0] != language)
-    if usable:
-        found, block = usable[0]
-        return Extracted(found, block.code, block.closed)
-    if blocks:
-        return Extracted(None, "", blocks[0][1].closed)
-    return _bare(text, language)
+    """The program in `text`: in `language` when given, else in any of the six that soda executes.
+
+    Without a fence the whole text counts when a language is asked for and the text looks like it; then nothing is
+    cut, so that the continuation of a prompt keeps its indentation.
+    """
+    text = _ANSI.sub("", text.replace("\r\n", "\n"))
+    blocks = _blocks(text)
+    if not blocks:
+        if language is not None and _looks_like(text, language):
+            return Extracted(language, text, True)
+        return Extracted(None, "", True)
+    found = [(name, block) for block in blocks if (name := _language(block, language)) is not None]
+    if not found:
+        return Extracted(None, "", all(block.is_closed for block in blocks))
+    name, block = next((pair for pair in found if entry_point and _defines(pair[1].code, entry_point)), found[0])
+    return Extracted(name, block.code, block.is_closed)
 
 
 def answer_code(text: str) -> str:
-    """What a judge is shown of a reply: its program, or all of it when it has none."""
+    """What a judge should read as the answer: its program, else its first block, else the whole text."""
     found = extract(text)
-    return found.code if found.code.strip() else text
+    if found.language is not None:
+        return found.code
+    blocks = _blocks(text)
+    return blocks[0].code if blocks else text.strip()
 
 
-def _blocks(text: str) -> Iterator[_Block]:
-    """Fenced blocks in order; one that is still open at the end is given as not closed."""
-    fence, tag = "", ""
-    lines: list[str] = []
-    for line in text.splitlines(keepends=True):
-        bare = line.strip()
-        mark = "```" if bare.startswith("```") else "~~~" if bare.startswith("~~~") else ""
-        if not fence and mark:
-            fence, lines = mark, []
-            words = bare.strip("`~").replace("{", " ").replace("}", " ").replace(".", " ").split()
-            tag = words[0].lower().rstrip(":") if words else ""
-        elif fence and bare.startswith(fence):
-            yield _Block(tag, "".join(lines), closed=True)
-            fence = ""
-        elif fence:
-            lines.append(line)
-    if fence:
-        yield _Block(tag, "".join(lines), closed=False)
+def _blocks(text: str) -> list[_Block]:
+    """The fenced blocks in order. A tagged fence inside a block starts a new one: the first was cut short."""
+    blocks: list[_Block] = []
+    lines: list[str] | None = None
+    indent = fence = tag = ""
+
+    def end(is_closed: bool) -> None:
+        if lines is not None:
+            blocks.append(_Block(tag, "".join(f"{line}\n" for line in lines), is_closed))
+
+    for line in text.split("\n"):
+        opening = _opening(line, in_block=lines is not None)
+        if lines is not None and _closes(line, fence):
+            end(is_closed=True)
+            lines = None
+        elif opening is not None and (lines is None or (opening[2] and len(opening[0]) <= len(indent))):
+            end(is_closed=False)
+            indent, fence, tag = opening
+            lines = []
+        elif lines is not None:
+            lines.append(line.removeprefix(indent))
+    if lines is not None:
+        while lines and not lines[-1].strip():
+            lines.pop()
+    end(is_closed=False)
+    return blocks
 
 
-def _bare(text: str, language: str | None) -> Extracted:
-    """A reply without a fence: code of the asked language, or of the first whose signs it shows."""
-    for name in [language] if language else SIGNS:
-        if name in SIGNS and SIGNS[name].search(text):
-            return Extracted(name, _python_span(text) if name == "python" else text, is_complete=True)
-    return Extracted(None, "", is_complete=True)
+def _opening(line: str, *, in_block: bool) -> tuple[str, str, str] | None:
+    """(indent, fence, tag) of a line that opens a block; outside a block the fence may end a sentence."""
+    if "```" not in line and "~~~" not in line:
+        return None
+    found = _FENCE.fullmatch(line)
+    if found is not None:
+        tag = _TAG.match(found[3].strip())
+        return found[1], found[2], tag[1].lower() if tag else ""
+    late = None if in_block else _LATE_FENCE.fullmatch(line)
+    return None if late is None else ("", late[1], late[2].lower())
 
 
-def _python_span(text: str) -> str:
-    """The whole text when it parses, else from its first line of code to the last line that still parses."""
-    if _parses(text):
-        return text
-    start = SIGNS["python"].search(text)
-    lines = text[start.start() if start else 0 :].splitlines(keepends=True)
-    for end in _cuts(lines):
-        code = "".join(lines[:end])
-        if _parses(code):
-            return code
-    return text
+def _closes(line: str, fence: str) -> bool:
+    bare = line.strip()
+    return len(bare) >= len(fence) and not bare.strip(fence[0])
 
 
-def _cuts(lines: list[str]) -> Iterator[int]:
-    """Line counts to try, longest first: where a new top-level line begins, at most twenty of them."""
-    tops = [index for index, line in enumerate(lines) if index and line[:1].strip()]
-    yield from [len(lines), *tops[::-1][:20]]
+def _language(block: _Block, wanted: str | None) -> str | None:
+    """The language to run a block in; None when it is not one that is wanted."""
+    if block.tag in _NO_TAG:
+        if wanted is not None:
+            return wanted
+        return next((name for name in _LOOKS if _looks_like(block.code, name)), None)
+    name = _LANGUAGE_OF.get(block.tag)
+    if wanted is None or name == wanted:
+        return name
+    return wanted if name in _ALSO_READS.get(wanted, ()) else None
 
 
-def _parses(code: str) -> bool:
-    try:
-        ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+def _looks_like(text: str, language: str) -> bool:
+    look = _LOOKS.get(language)
+    if look is None or not text.strip():
         return False
-    return True
+    return bool(look.search(text)) or (language == "python" and _parses(text))
+
+
+def _parses(text: str) -> bool:
+    """True for a Python module, or for what may stand in a function: the continuation of a prompt."""
+    if len(text) > _LONGEST_PARSED:
+        return False
+    body = f"def f():\n{text}" if text[:1].isspace() else text
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            tree = ast.parse(body)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return False
+    return any(not isinstance(node, ast.Expr) or isinstance(node.value, ast.Call) for node in tree.body)
+
+
+def _defines(code: str, name: str) -> bool:
+    """Whether the code defines a function, class or variable of this name, in any of the six languages."""
+    word = re.escape(name)
+    keyword = rf"\b(?:def|function\*?|func|class|const|let|var|interface|enum|record)[ \t]+{word}\b"
+    typed = rf"^[ \t]*(?!return\b|else\b|new\b)[A-Za-z_][\w<>:,*&\[\] \t]*[ \t*&]{word}[ \t]*\("
+    return bool(re.search(rf"{keyword}|^{word}[ \t]*=|{typed}", code, re.MULTILINE))

@@ -1,0 +1,178 @@
+"""The one table of languages: how each is written to files, compiled, run and read. A language is a row."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from soda_jobs.sandbox import compilers, golang, runtimes, source
+from soda_jobs.sandbox.diagnostics import Reading
+from soda_jobs.sandbox.source import Source
+from soda_jobs.sandbox.tools import path_of
+
+Argv = tuple[str, ...]
+
+CPUS: Final = 2  # what every runtime believes the machine has, so that programs do the same on all machines
+COMPILE_SECONDS: Final = 30.0
+COMPILE_MIB: Final = 2048
+
+_JVM: Final = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", f"-XX:ActiveProcessorCount={CPUS}")
+_GCC: Final = ("-fdiagnostics-format=json", "-fmax-errors=3", "-w", "-pipe", "-fno-diagnostics-show-caret")
+
+
+@dataclass(frozen=True, slots=True)
+class Language:
+    """One row.
+
+    tools           programs that must be installed; the first is the one to ask for its version
+    version         its arguments for that, and the version is the first number with a dot in the reply
+    join            code and tests -> Source
+    extra_files     files that the compiler needs, made outside the jail from the Source
+    compile         argv of each step, in order
+    run             argv for a memory limit in MiB
+    read_compile    stderr (or stdout) of a failed step -> Reading
+    read_run        stderr, exit code, whether there were tests -> Reading
+    is_address_limited   RLIMIT_AS works; where a runtime reserves addresses, only resident memory is watched
+    overhead_mib    what the runtime itself needs beyond the program's memory
+    env             variables that make it behave the same on all machines
+    """
+
+    tools: tuple[str, ...]
+    version: Argv
+    join: Callable[[str, str], Source]
+    compile: Callable[[Source], tuple[Argv, ...]]
+    run: Callable[[Source, int], Argv]
+    read_compile: Callable[[str], Reading]
+    read_run: Callable[[str, int, bool], Reading]
+    extra_files: Callable[[Source], dict[str, str]] = lambda joined: {}
+    is_address_limited: bool = False
+    overhead_mib: int = 0
+    env: tuple[tuple[str, str], ...] = ()
+
+
+def _nothing(joined: Source) -> tuple[Argv, ...]:
+    return ()
+
+
+def _run_python(joined: Source, memory_mib: int) -> Argv:
+    return (path_of("python"), "-B", "-s", joined.main)
+
+
+def _run_node(joined: Source, memory_mib: int) -> Argv:
+    return (path_of("node"), f"--max-old-space-size={memory_mib}", "--require", f"./{source.PRELOAD}", joined.main)
+
+
+def _gcc(tool: str, standard: str, libraries: Argv) -> Callable[[Source], tuple[Argv, ...]]:
+    def compile_(joined: Source) -> tuple[Argv, ...]:
+        wrap = ("-Wl,--wrap=main",) if joined.has_proof else ()
+        only_object = () if joined.has_entry else ("-c",)
+        flags = (path_of(tool), f"-std={standard}", *_GCC, *only_object, *wrap)
+        return ((*flags, *sorted(joined.files), "-o", "program", *libraries),)
+
+    return compile_
+
+
+def _run_native(joined: Source, memory_mib: int) -> Argv:
+    return ("./program",)
+
+
+def _compile_java(joined: Source) -> tuple[Argv, ...]:
+    limits = ("-J-Xmx512m", *(f"-J{flag}" for flag in _JVM), "-J-XX:-UsePerfData")
+    flags = ("-XDrawDiagnostics", "-proc:none", "-nowarn", "-Xmaxerrs", "3", "-encoding", "UTF-8", "-d", ".")
+    return ((path_of("javac"), *limits, *flags, *sorted(joined.files)),)
+
+
+def _run_java(joined: Source, memory_mib: int) -> Argv:
+    checks = ("-ea",) if joined.has_proof else ()
+    limits = (f"-Xmx{memory_mib}m", *_JVM, "-XX:-UsePerfData", "-Dfile.encoding=UTF-8")
+    return (path_of("java"), *limits, *checks, "-cp", ".", joined.main)
+
+
+def _go_config(joined: Source) -> dict[str, str]:
+    paths = [path for _, path in source.go_imports(joined.files["main.go"])]
+    return {"packages.cfg": golang.import_config(paths)}
+
+
+def _compile_go(joined: Source) -> tuple[Argv, ...]:
+    config = ("-importcfg", "packages.cfg")
+    compile_ = (golang.tool("compile"), "-p", "main", "-complete", *config, "-pack", "-o", "main.a", "main.go")
+    link = (golang.tool("link"), *config, "-s", "-w", "-o", "program", "main.a")
+    return (compile_, link) if joined.has_entry else (compile_,)
+
+
+LANGUAGES: Final[Mapping[str, Language]] = {
+    "python": Language(
+        tools=("python",),
+        version=("--version",),
+        join=source.join_python,
+        compile=_nothing,
+        run=_run_python,
+        read_compile=lambda text: Reading("syntax", text),
+        read_run=runtimes.python_run,
+        is_address_limited=True,
+        env=(("PYTHONHASHSEED", "0"), ("PYTHONIOENCODING", "utf-8:surrogateescape")),
+    ),
+    "java": Language(
+        tools=("javac", "java"),
+        version=("-version",),
+        join=source.join_java,
+        compile=_compile_java,
+        run=_run_java,
+        read_compile=compilers.javac_compile,
+        read_run=runtimes.java_run,
+        overhead_mib=256,
+    ),
+    "javascript": Language(
+        tools=("node",),
+        version=("--version",),
+        join=source.join_javascript,
+        compile=_nothing,
+        run=_run_node,
+        read_compile=lambda text: Reading("syntax", text),
+        read_run=runtimes.node_run,
+        overhead_mib=128,
+        env=(("NODE_DISABLE_COLORS", "1"), ("NO_UPDATE_NOTIFIER", "1")),
+    ),
+    "c": Language(
+        tools=("gcc",),
+        version=("--version",),
+        join=source.join_c,
+        compile=_gcc("gcc", "gnu17", ("-lm",)),
+        run=_run_native,
+        read_compile=compilers.gcc_compile,
+        read_run=runtimes.native_run,
+        is_address_limited=True,
+    ),
+    "cpp": Language(
+        tools=("g++",),
+        version=("--version",),
+        join=source.join_cpp,
+        compile=_gcc("g++", "gnu++17", ()),
+        run=_run_native,
+        read_compile=compilers.gcc_compile,
+        read_run=runtimes.native_run,
+        is_address_limited=True,
+    ),
+    "go": Language(
+        tools=("go",),
+        version=("version",),
+        join=source.join_go,
+        compile=_compile_go,
+        run=_run_native,
+        read_compile=compilers.go_compile,
+        read_run=runtimes.go_run,
+        extra_files=_go_config,
+        overhead_mib=64,
+        env=(("GOMAXPROCS", str(CPUS)), ("GOTRACEBACK", "single")),
+    ),
+}
+
+_NUMBER: Final = re.compile(r"\d+\.\d[\w.]*")
+
+
+def version_in(reply: str) -> str:
+    found = _NUMBER.search(reply)
+    return found[0] if found else json.dumps(reply[:40])

@@ -1,0 +1,153 @@
+"""One program in, one verdict out: its files, its compiler, its run, each in one jail of its own."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import Final
+
+from soda_jobs.sandbox import golang, tools
+from soda_jobs.sandbox.diagnostics import Reading, clean
+from soda_jobs.sandbox.inside import BOX, Walls
+from soda_jobs.sandbox.jail import Ended, Jail, JailEnded, JailFault
+from soda_jobs.sandbox.languages import COMPILE_MIB, COMPILE_SECONDS, LANGUAGES, Language, version_in
+from soda_jobs.sandbox.source import Source
+from soda_jobs.sandbox.types import Phase, Program, Verdict
+from soda_jobs.sandbox.watch import Job
+
+_ENV: Final = {"PATH": tools.PATH, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC", "USER": "program"}
+_LIMIT_WORDS: Final = {
+    "time": ("timeout", "it used up its time limit"),
+    "memory": ("memory", "it used more than {memory} MiB"),
+    "processes": ("process_limit", "it started too many processes or threads"),
+    "output": ("output_limit", "it wrote more than 8 MiB"),
+    "disk": ("disk_limit", "it filled its disk"),
+}
+_NO_PROOF: Final = "it ended before its tests did"
+_NO_ENTRY: Final = "compiled; there is no entry point to run"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """`is_final` is False when a busy machine may be the cause: run it again, alone, before believing it."""
+
+    verdict: Verdict
+    is_final: bool = True
+
+
+def execute(program: Program, walls: Walls) -> Result:
+    """Run one program. Never raises for what a program does; a fault of ours is a verdict `sandbox_error`."""
+    language = LANGUAGES.get(program.language)
+    if language is None:
+        detail = f"{program.language[:40]!r} is not one of {', '.join(LANGUAGES)}"
+        return Result(_verdict(program, "unsupported", "extract", detail))
+    missing = [tool for tool in language.tools if tools.find(tool) is None]
+    if missing:
+        return Result(
+            _verdict(program, "environment", "extract", f"{missing[0]} is not installed in this sandbox")
+        )
+    try:
+        joined = language.join(program.code, program.tests)
+        files = {**joined.files, **language.extra_files(joined)}
+        content = {name: text.encode("utf-8", errors="surrogatepass") for name, text in files.items()}
+        with Jail(walls, content, shown=_shown(language)) as jail:
+            return _in_jail(program, language, joined, jail)
+    except JailEnded:  # once may be the machine's memory; twice, and alone, is the program
+        return Result(_verdict(program, "runtime", "run", "it ended the process that watches it"), is_final=False)
+    except (JailFault, OSError) as error:
+        return Result(_verdict(program, "sandbox_error", "run", str(error)))
+
+
+def versions(walls: Walls) -> dict[str, str | None]:
+    """The version of each language's toolchain as a jail sees it; None where it does not start."""
+    return {name: _version(language, walls) for name, language in LANGUAGES.items()}
+
+
+def _version(language: Language, walls: Walls) -> str | None:
+    if any(tools.find(tool) is None for tool in language.tools):
+        return None
+    argv = (tools.path_of(language.tools[0]), *language.version)
+    with Jail(walls, {}, shown=_shown(language)) as jail:
+        ended = jail.run(Job(argv, _env(language, jail.box), COMPILE_SECONDS, COMPILE_MIB << 20))
+    return version_in(ended.stdout + ended.stderr) if ended.code == 0 else None
+
+
+def _in_jail(program: Program, language: Language, joined: Source, jail: Jail) -> Result:
+    env = _env(language, jail.box)
+    seconds = 0.0
+    for argv in language.compile(joined):
+        ended = jail.run(Job(argv, env, COMPILE_SECONDS, COMPILE_MIB << 20))
+        seconds += ended.seconds
+        if ended.limit is not None or ended.code != 0:
+            reading = _read_compile(language, ended)
+            return _result(program, reading._replace(phase="compile"), ended, jail.box, seconds)
+    if not joined.has_entry:
+        return Result(_verdict(program, "pass", "compile", _NO_ENTRY, seconds))
+    memory = program.memory_mib
+    job = Job(
+        argv=language.run(joined, memory),
+        env=env,
+        seconds=program.timeout_seconds,
+        memory_bytes=(memory + language.overhead_mib) << 20,
+        address_bytes=memory << 20 if language.is_address_limited else None,
+        stdin=program.stdin.encode("utf-8", errors="surrogatepass"),
+    )
+    ended = jail.run(job)
+    reading = _read_run(program, language, joined, ended)
+    return _result(program, reading, ended, jail.box, seconds + ended.seconds)
+
+
+def _read_compile(language: Language, ended: Ended) -> Reading:
+    if ended.limit is not None or ended.code < 0 or ended.disk_is_full:
+        word, _ = _LIMIT_WORDS.get(ended.limit or "", ("died", ""))
+        return Reading("compile_limit", f"the compiler ran into a limit: {word}")
+    return language.read_compile(ended.stderr or ended.stdout)
+
+
+def _read_run(program: Program, language: Language, joined: Source, ended: Ended) -> Reading:
+    if ended.limit is not None:
+        word, detail = _LIMIT_WORDS[ended.limit]
+        return Reading(word, detail.format(memory=program.memory_mib))
+    if ended.code == 0:
+        return Reading("pass", "") if ended.is_proved or not joined.has_proof else Reading("runtime", _NO_PROOF)
+    if ended.disk_is_full:
+        return Reading("disk_limit", "it filled its disk")
+    return language.read_run(ended.stderr, ended.code, bool(program.tests))
+
+
+def _result(program: Program, reading: Reading, ended: Ended, box: str, seconds: float) -> Result:
+    verdict = _verdict(program, reading.word, reading.phase, clean(reading.detail, box), seconds)
+    return Result(verdict, is_final=ended.limit != "time" or ended.is_certain)
+
+
+def _verdict(program: Program, word: str, phase: Phase, detail: str, seconds: float = 0.0) -> Verdict:
+    return Verdict(program.id, program.language, word, phase, clean(detail, BOX), round(seconds, 3))
+
+
+def _env(language: Language, box: str) -> dict[str, str]:
+    temporary = "/tmp" if box == BOX else box
+    return {**_ENV, "HOME": box, "TMPDIR": temporary, **dict(language.env)}
+
+
+def _shown(language: Language) -> tuple[str, ...]:
+    folders = [folder for tool in language.tools for folder in tools.folders(tool)]
+    if "go" in language.tools:
+        folders.append(str(golang.cache_folder()))
+    return tuple(dict.fromkeys(folders))
+
+
+def find_walls(slot: int) -> Walls:
+    """What this machine allows, found by opening a jail; `missing` says in one sentence what it does not."""
+    program_id = _FIRST_PROGRAM_ID + slot if os.geteuid() == 0 else None
+    walls = Walls(namespaces=True, program_id=program_id)
+    try:
+        with Jail(walls, {}):
+            return walls
+    except (OSError, JailFault) as error:
+        lost = "programs can reach the network and see this machine's files"
+        if program_id is None:
+            lost += ", and run as you"
+        return replace(walls, namespaces=False, missing=f"no namespaces here ({error}): {lost}")
+
+
+_FIRST_PROGRAM_ID: Final = 60_000

@@ -1,0 +1,109 @@
+"""The watch over one job: output that is always drained, and at each tick whether it has had its share."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from soda_jobs.sandbox import tree
+from soda_jobs.sandbox.inside import SCRATCH_BYTES, TASKS
+
+OUTPUT_BYTES: Final = 8 << 20
+KEPT_BYTES: Final = 1 << 16
+TICK_SECONDS: Final = 0.025
+BUSY_FACTOR: Final = 10.0  # wall time over own time at which we stop waiting for a CPU
+_SIZE_TICKS: Final = 20
+
+Limit = Literal["time", "memory", "processes", "output", "disk"]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """`seconds` is own time (see types.Program); `address_bytes` limits one process's address space, if given."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    seconds: float
+    memory_bytes: int
+    address_bytes: int | None = None
+    stdin: bytes = b""
+
+
+@dataclass
+class Output:
+    """A pipe that is always drained; only its first and last bytes are kept."""
+
+    head: bytearray = field(default_factory=bytearray)
+    tail: bytearray = field(default_factory=bytearray)
+    size: int = 0
+
+    def add(self, data: bytes) -> None:
+        self.size += len(data)
+        room = KEPT_BYTES - len(self.head)
+        self.head += data[:room]
+        self.tail += data[room:] if room > 0 else data
+        del self.tail[:-KEPT_BYTES]
+
+    def text(self) -> str:
+        return (self.head + self.tail).decode("utf-8", errors="replace")
+
+
+class Watch:
+    """Decides at each tick whether a job has had its share."""
+
+    def __init__(self, init: int, job: Job, outputs: list[Output], folder: str | None) -> None:
+        self._init, self._job, self._outputs, self._folder = init, job, outputs, folder
+        self._started = self._last = time.monotonic()
+        self._idle, self._ticks = 0.0, 0
+        self.limit: Limit | None = None
+        self.is_certain = False
+
+    def is_over(self) -> bool:
+        if sum(output.size for output in self._outputs) > OUTPUT_BYTES:
+            self.limit = "output"
+            return True
+        now = time.monotonic()
+        if now - self._last < TICK_SECONDS:
+            return False
+        used = tree.usage(self._init)
+        self._idle += now - self._last if used.is_idle else 0.0
+        self._last = now
+        self._ticks += 1
+        self.limit = self._memory_or_tasks(used) or self._disk() or self._time(used, now)
+        return self.limit is not None
+
+    def _memory_or_tasks(self, used: tree.Usage) -> Limit | None:
+        if used.resident > self._job.memory_bytes and used.proportional() > self._job.memory_bytes:
+            return "memory"
+        return "processes" if used.tasks >= TASKS - 2 else None
+
+    def _time(self, used: tree.Usage, now: float) -> Limit | None:
+        own = used.busiest + self._idle
+        self.is_certain = own >= self._job.seconds
+        is_over = (
+            self.is_certain
+            or used.cpu + self._idle >= 2 * self._job.seconds
+            or now - self._started >= BUSY_FACTOR * self._job.seconds
+        )
+        return "time" if is_over else None
+
+    def _disk(self) -> Limit | None:
+        """Without namespaces there is no tmpfs with a size, so the folder is measured now and then."""
+        if self._folder is None or self._ticks % _SIZE_TICKS:
+            return None
+        return "disk" if _folder_bytes(self._folder) > SCRATCH_BYTES else None
+
+
+def _folder_bytes(folder: str) -> int:
+    total, waiting = 0, [folder]
+    while waiting:
+        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                total += entry.stat(follow_symlinks=False).st_size
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+    return total
