@@ -60,6 +60,8 @@ def run(
             settings, examples, plan, tokenizer, base=base, reference=reference, work=work, precision=precision
         )
         trainer.add_callback(Watch(lambda: _any_process(trainer, stopped), on_progress))
+        if trainer.is_world_process_zero():
+            checkpoints.prune(work, plan.digest, settings.keep_checkpoints)  # what a death or other rows left
         checkpoint = checkpoints.newest(work, plan.digest)
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     done, steps = trainer.state.global_step, trainer.state.max_steps

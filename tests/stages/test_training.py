@@ -493,3 +493,4 @@ def test_a_checkpoint_of_other_rows_is_not_resumed(base: Path, tmp_path: Path) -
     steps: list[int] = []
     fit(sft_settings(checkpoint_steps=2), rows, base, tmp_path, on_progress=lambda step, *_: steps.append(step))
     assert steps == [1, 2, 3, 4]
+    assert [path.name for path in (tmp_path / "work").iterdir()] == ["checkpoint-4"]
