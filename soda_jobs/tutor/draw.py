@@ -8,7 +8,7 @@ from typing import Final
 from soda_jobs.tutor.family import FOLDS, Dice, Part, Task, is_reserved, parts
 
 # A second condition comes from the other group, so that no pair is idle (`even and odd`).
-_DIVISIBILITY: Final = ("even", "odd", "by", "notby")
+_DIVISIBILITY: Final = ("even", "odd", "by")
 _FOLDS: Final = tuple(fold for fold in FOLDS if fold != "count")
 
 

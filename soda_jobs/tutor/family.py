@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 LANGUAGES: Final = ("python", "javascript", "c")
 SOURCES: Final = ("list", "range", "text", "value")
 RESERVED_SHARE: Final = 0.15  # of all combinations, kept for the held-out tasks
-_LETTERS: Final = "bdkmw"  # none of them names a variable in an answer
+_LETTERS: Final = "bkmw"  # none of them names a variable in an answer
 
 T = TypeVar("T")
 Parameter = int | str | None
@@ -118,7 +118,7 @@ class Task:
         return any(verdicts) if self.join == "or" and verdicts else all(verdicts)
 
 
-_SMALL: Final = range(2, 8)
+_SMALL: Final = range(2, 7)
 _PREFIX: Final = {"list": "", "range": "upto", "text": "text", "value": "if"}
 
 CONDITIONS: Final = {
@@ -128,12 +128,12 @@ CONDITIONS: Final = {
     "negative": Component("negative", "negative", "x < 0", lambda x, k: x < 0),
     "above": Component("above{k}", "above {k}", "x > {k}", lambda x, k: x > k, _SMALL),
     "below": Component("below{k}", "below {k}", "x < {k}", lambda x, k: x < k, _SMALL),
-    "by": Component("by{k}", "divisible by {k}", "x % {k} == 0", lambda x, k: x % k == 0, range(3, 8)),
-    "notby": Component("notby{k}", "not divisible by {k}", "x % {k} != 0", lambda x, k: x % k != 0, range(3, 8)),
+    "by": Component("by{k}", "divisible by {k}", "x % {k} == 0", lambda x, k: x % k == 0, range(3, 7)),
+    "other": Component("other{k}", "other than {k}", "x != {k}", lambda x, k: x != k, _SMALL),
 }
 LETTER_CONDITIONS: Final = {
     "is": Component("is_{k}", "equal to {k}", "x == '{k}'", lambda x, k: x == k, _LETTERS),
-    "isnot": Component("isnot_{k}", "other than {k}", "x != '{k}'", lambda x, k: x != k, _LETTERS),
+    "not": Component("not_{k}", "other than {k}", "x != '{k}'", lambda x, k: x != k, _LETTERS),
     "after": Component("after_{k}", "after {k}", "x > '{k}'", lambda x, k: x > k, _LETTERS),
     "before": Component("before_{k}", "before {k}", "x < '{k}'", lambda x, k: x < k, _LETTERS),
 }
@@ -144,7 +144,6 @@ CHANGES: Final = {
     "plus": Component("plus{k}", "add {k} to each", "x + {k}", lambda x, k: x + k, _SMALL, "it plus {k}"),
     "minus": Component("minus{k}", "take {k} from each", "x - {k}", lambda x, k: x - k, _SMALL, "it minus {k}"),
     "times": Component("times{k}", "multiply each by {k}", "x * {k}", lambda x, k: x * k, _SMALL, "it times {k}"),
-    "from": Component("from{k}", "take each from {k}", "{k} - x", lambda x, k: k - x, _SMALL, "{k} minus it"),
 }
 POINTS: Final = {
     "points": Component("points{k}", "count {k} for each", "{k}", lambda x, k: k, _SMALL),

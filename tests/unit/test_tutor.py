@@ -71,7 +71,7 @@ def test_questions_are_short():
 def test_right_answers_agree_with_values_worked_out_by_hand():
     worked = [
         ("even_square_sum", [1, 2, -4], 20),
-        ("notby3_from7_product_add2", [3, 4, 5], 8),
+        ("other3_minus6_product_add2", [3, 4, 5], 4),
         ("odd_max", [-3, 4], 0),
         ("negative_and_odd_min_scaled2", [-3, -4, 5], -6),
         ("even_or_above6_count", [2, 7, 5, 9], 3),

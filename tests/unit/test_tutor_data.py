@@ -46,6 +46,17 @@ def test_builtin_lists_are_stable_prefixes_without_repeats():
     assert Counter(q["language"] for q in heldout_tasks(60)) == dict.fromkeys(LANGUAGES, 20)
 
 
+def test_the_first_questions_never_change():
+    """Keys of artifacts derive from these texts: a change here must be meant."""
+    first = [(q["id"], q["language"], q["entry_point"]) for q in (*seed_questions(2), *heldout_tasks(2))]
+    assert first == [
+        ("6f7a522d6ff0e1f6", "javascript", "odd_plus6_sum"),
+        ("90847f0ad7315974", "c", "even_square_max_add3"),
+        ("7acfdff9240ea258", "javascript", "text_before_b_points4_sum"),
+        ("addc9ba85355a65a", "c", "plus6_max"),
+    ]
+
+
 def test_heldout_tasks_are_reserved_and_each_of_their_components_is_taught():
     taught = {part for q in seed_questions(200) for part in task_named(q["entry_point"]).components}
     for question in heldout_tasks(150):
