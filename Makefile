@@ -44,6 +44,7 @@ $(UV):
 
 # One environment serves both: the tests' packages include all that a run needs.
 $(VENV)/installed-%: requirements/%.txt requirements/uv.txt pyproject.toml | $(UV)
-	$(UV) pip install --quiet --python $(PYTHON) --require-hashes -r requirements/$*.txt -r requirements/build.txt
+	$(UV) pip install --quiet --compile-bytecode --python $(PYTHON) --require-hashes \
+	  -r requirements/$*.txt -r requirements/build.txt
 	$(UV) pip install --quiet --python $(PYTHON) --no-deps --no-build-isolation --editable .
 	touch $@

@@ -51,7 +51,13 @@ class Session:
 
     def env(self) -> dict[str, str]:
         """What every process of the run is given besides its own command's environment."""
-        return {"SODA_STORE": self.store.to_env(), "SODA_STATE": str(self.state), **_api_keys(self.run)}
+        return {
+            "SODA_STORE": self.store.to_env(),
+            "SODA_STATE": str(self.state),
+            # Stages and servers share the cores; a thread that spins while it waits takes one from the others.
+            "OMP_WAIT_POLICY": "PASSIVE",
+            **_api_keys(self.run),
+        }
 
 
 def open_file(path: Path, store: str | None) -> Session:
@@ -65,7 +71,7 @@ def check_machine(session: Session) -> None:
     devices = session.run.spec.training.devices
     if devices > 1:
         raise InvalidInput(
-            f"{devices} training processes need a cluster; `soda run` trains in one: use nodes 1, gpusPerNode 1 or 0",
+            f"{devices} training processes need a cluster; here use nodes 1, gpusPerNode 1 or 0",
             field="spec.training.gpusPerNode",
         )
 

@@ -17,7 +17,6 @@ from soda_jobs.context import Context, StageSettings, Summary
 from soda_jobs.errors import GiveUp
 from soda_jobs.training.settings import InitSettings, TrainSettings
 
-
 HEADLINE = {"sft": ("loss", "token_accuracy"), "preference": ("loss", "accuracy", "margin")}
 
 
