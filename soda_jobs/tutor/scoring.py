@@ -1,7 +1,7 @@
 """The tutor as annotator: a program against its question by the six-point rubric, by reading and never by running.
 
-The code is compared with the right program piece by piece. The analysis names every piece as right or wrong,
-always in the same order, and the scores follow from it, so that a small scoring model can learn both.
+The code is compared with the right program piece by piece. The analysis names the pieces that are wrong, always in
+the same order, and the scores follow from it, so that a small scoring model can learn both.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _FUNCTIONALITY: Final = (2.0, 1.0, 0.5)  # for no, one and two wrong steps
 
 
 def assess(task: Task, language: str, reply: str) -> dict[str, bool]:
-    """Which parts of the reply are right: fence, name, the five steps, form, words."""
+    """Which parts of the reply are right: layout, name, the five steps, form, words."""
     fence = _FENCE.search(reply)
     code = fence[2] if fence else reply
     tokens = _tokens(code)
@@ -42,7 +42,7 @@ def assess(task: Task, language: str, reply: str) -> dict[str, bool]:
 
     line_end = "\n" if language == "python" else ""
     return {
-        "fence": bool(fence and fence[1] == language and fence[3]) and code.count("\n") > 2,
+        "layout": (fence is None or (fence[1] == language and bool(fence[3]))) and code.strip().count("\n") > 1,
         "name": has(right.header),
         "start": has(right.start),
         "loop": all(map(has, right.loop)),
@@ -88,7 +88,7 @@ def _scores(right: dict[str, bool]) -> tuple[float, ...]:
         _FUNCTIONALITY[wrong] if runs and wrong < len(_FUNCTIONALITY) else 0.0,
         half(right["start"] and right["loop"]) + half(wrong == 0),
         half(right["name"]) + half(wrong == 0),
-        half(right["fence"]) + half(wrong < len(_FUNCTIONALITY)),
+        half(right["layout"]) + half(wrong < len(_FUNCTIONALITY)),
         half(right["form"]) + half(right["words"]),
     )
 
@@ -96,9 +96,9 @@ def _scores(right: dict[str, bool]) -> tuple[float, ...]:
 def score_reply(task: Task, language: str, reply: str, rules: tuple[str, ...]) -> str:
     """The judgement as text: `Code Analysis:`, then `Score:` and one `Rule n. <name>: <number>` a line."""
     right = assess(task, language, reply)
-    analysis = ", ".join(f"{part} {'right' if fine else 'wrong'}" for part, fine in right.items())
+    wrong = ", ".join(part for part, fine in right.items() if not fine)
     lines = [
         f"Rule {number}. {name}: {score:g}"
         for number, (name, score) in enumerate(zip(rules, _scores(right), strict=True), start=1)
     ]
-    return "\n".join([f"Code Analysis: {analysis}.", "Score:", *lines])
+    return "\n".join([f"Code Analysis: {wrong or 'nothing'} wrong.", "Score:", *lines])
