@@ -78,6 +78,7 @@ _JAVAC_LINE: Final = re.compile(
     r"^(?:\S*?([\w$]+\.java):(\d+):\d+|-): (compiler\.(?:err|misc)[\w.]+)(?:: (.*))?$", re.M
 )
 _JAVAC: Final[Rules] = (
+    (r"^(?:illegal|expected|premature|not\.stmt|unclosed|else\.without|catch\.without|orphaned)", "syntax"),
     (r"class\.public\.should\.be\.in\.file", "environment"),
     (r"doesnt\.exist|package\.not\.visible|cant\.resolve\.location\.args.*package", "import"),
     (r"cant\.resolve|already\.defined|not\.def\.public|does\.not\.override|not\.def\.access", "name"),

@@ -77,9 +77,10 @@ class Watch:
         return self.limit is not None
 
     def _memory_or_tasks(self, used: tree.Usage) -> Limit | None:
-        if used.resident > self._job.memory_bytes and used.proportional() > self._job.memory_bytes:
-            return "memory"
-        return "processes" if used.tasks >= TASKS - 2 else None
+        if used.tasks >= TASKS - 2:
+            return "processes"
+        limit = self._job.memory_bytes
+        return "memory" if used.resident > limit and used.proportional() > limit else None
 
     def _time(self, used: tree.Usage, now: float) -> Limit | None:
         own = used.busiest + self._idle

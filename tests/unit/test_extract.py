@@ -10,7 +10,7 @@ ADD = "def add(a, b):\n    return a + b\n"
 
 
 def fenced(code: str, tag: str = "python", fence: str = "```") -> str:
-    return f"{fence}{tag}\n{code}{fence}\n"
+    return "\n".join([f"{fence}{tag}", code.removesuffix("\n"), fence, ""])
 
 
 @pytest.mark.parametrize(
@@ -29,16 +29,16 @@ def test_a_tag_names_its_language(tag: str, language: str) -> None:
 
 @pytest.mark.parametrize("tag", ["sql", "html", "bash", "json", "typescript", "php", "rust", "output"])
 def test_a_block_in_another_language_is_unsupported(tag: str) -> None:
-    assert extract(f"Here you are:\n{fenced('select 1;\n', tag)}") == Extracted(None, "", True)
+    assert extract(f"Here you are:\n{fenced('select 1;', tag)}") == Extracted(None, "", True)
 
 
 def test_the_first_supported_block_is_taken() -> None:
-    text = f"{fenced('pip install x\n', 'bash')}Then:\n{fenced(ADD)}and\n{fenced('add(1, 2)\n')}"
+    text = f"{fenced('pip install x', 'bash')}Then:\n{fenced(ADD)}and\n{fenced('add(1, 2)')}"
     assert extract(text).code == ADD
 
 
 def test_the_block_that_defines_the_entry_point_comes_first() -> None:
-    text = f"Usage:\n{fenced('print(add(1, 2))\n')}Solution:\n{fenced(ADD)}"
+    text = f"Usage:\n{fenced('print(add(1, 2))')}Solution:\n{fenced(ADD)}"
     assert extract(text, entry_point="add").code == ADD
     assert extract(text).code != ADD
 
@@ -57,7 +57,7 @@ def test_the_block_that_defines_the_entry_point_comes_first() -> None:
     ],
 )
 def test_definitions_are_seen_in_every_language(tag: str, code: str) -> None:
-    text = f"{fenced('return add(1, 2);\n', tag)}{fenced(code, tag)}"
+    text = f"{fenced('return add(1, 2);', tag)}{fenced(code, tag)}"
     assert extract(text, entry_point="add").code == code
 
 
