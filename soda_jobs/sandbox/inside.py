@@ -72,12 +72,17 @@ def enter(setup: Setup, control: socket.socket) -> NoReturn:
             kernel.unshare(kernel.ALL_NAMESPACES)
             control.send(b"unshared")
             control.recv(MAX_MESSAGE)  # the worker has written our id maps
+        told, tell = os.pipe()
         pid = os.fork()
         if pid:
             control.send(json.dumps({"pid": pid}).encode())
             control.close()
+            os.close(tell)
             os.waitpid(pid, 0)
             os._exit(0)
+        os.close(tell)
+        os.read(told, 1)  # end of file: the worker has our process id, so that ours is the next message
+        os.close(told)
         kernel.die_with_parent()
         _prepare(setup)
         control.send(b"ready")
@@ -127,7 +132,7 @@ def _build_root(shown: tuple[str, ...]) -> None:
     for source in (*_SYSTEM, *_SETTINGS, *java, *shown):
         _show(source)
     for folder in ("tmp", "var/tmp", "dev/shm"):
-        Path(_STAGING, folder).mkdir(parents=True)
+        Path(_STAGING, folder).mkdir(parents=True, exist_ok=True)  # a toolchain may be shown below it
         Path(_STAGING, folder).chmod(0o1777)
     Path(_STAGING, BOX[1:]).mkdir()
     for name in _DEVICES:

@@ -147,7 +147,10 @@ class Jail:
         message = self._receive()
         if not message:
             raise JailEnded("the jail ended by itself")
-        reply: dict[str, Any] = json.loads(message)
+        try:
+            reply: dict[str, Any] = json.loads(message)
+        except ValueError as error:
+            raise JailFault(f"the jail said {message[:40]!r}") from error
         if "fault" in reply:
             raise JailFault(reply["fault"])
         return reply

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -13,15 +14,24 @@ from soda_jobs.sandbox.jail import Ended, Jail, JailEnded, JailFault
 from soda_jobs.sandbox.languages import COMPILE_MIB, COMPILE_SECONDS, LANGUAGES, Language, version_in
 from soda_jobs.sandbox.source import Source
 from soda_jobs.sandbox.types import Phase, Program, Verdict
-from soda_jobs.sandbox.watch import Job
+from soda_jobs.sandbox.watch import Job, Limit
 
 _ENV: Final = {"PATH": tools.PATH, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC", "USER": "program"}
-_LIMIT_WORDS: Final = {
-    "time": ("timeout", "it used up its time limit"),
-    "memory": ("memory", "it used more than {memory} MiB"),
-    "processes": ("process_limit", "it started too many processes or threads"),
-    "output": ("output_limit", "it wrote more than 8 MiB"),
-    "disk": ("disk_limit", "it filled its disk"),
+_LIMIT_WORDS: Final[Mapping[Limit, str]] = {
+    "time": "timeout",
+    "memory": "memory",
+    "processes": "process_limit",
+    "output": "output_limit",
+    "disk": "disk_limit",
+}
+# A limit may be met by us, by the kernel or by the runtime, whichever is first: the detail says the same for all.
+_LIMIT_DETAILS: Final[Mapping[str, str]] = {
+    "timeout": "it used up its time limit",
+    "memory": "it used up its memory limit",
+    "process_limit": "it started too many processes or threads",
+    "output_limit": "it wrote too much output",
+    "disk_limit": "it wrote too much to its disk",
+    "compile_limit": "the compiler used up a limit of time, memory or output",
 }
 _NO_PROOF: Final = "it ended before its tests did"
 _NO_ENTRY: Final = "compiled; there is no entry point to run"
@@ -99,24 +109,23 @@ def _in_jail(program: Program, language: Language, joined: Source, jail: Jail) -
 
 def _read_compile(language: Language, ended: Ended) -> Reading:
     if ended.limit is not None or ended.code < 0 or ended.disk_is_full:
-        word, _ = _LIMIT_WORDS.get(ended.limit or "", ("died", ""))
-        return Reading("compile_limit", f"the compiler ran into a limit: {word}")
+        return Reading("compile_limit", "")
     return language.read_compile(ended.stderr or ended.stdout)
 
 
 def _read_run(program: Program, language: Language, joined: Source, ended: Ended) -> Reading:
     if ended.limit is not None:
-        word, detail = _LIMIT_WORDS[ended.limit]
-        return Reading(word, detail.format(memory=program.memory_mib))
+        return Reading(_LIMIT_WORDS[ended.limit], "")
     if ended.code == 0:
         return Reading("pass", "") if ended.is_proved or not joined.has_proof else Reading("runtime", _NO_PROOF)
     if ended.disk_is_full:
-        return Reading("disk_limit", "it filled its disk")
+        return Reading("disk_limit", "")
     return language.read_run(ended.stderr, ended.code, bool(program.tests))
 
 
 def _result(program: Program, reading: Reading, ended: Ended, box: str, seconds: float) -> Result:
-    verdict = _verdict(program, reading.word, reading.phase, clean(reading.detail, box), seconds)
+    detail = _LIMIT_DETAILS.get(reading.word, reading.detail)
+    verdict = _verdict(program, reading.word, reading.phase, clean(detail, box), seconds)
     return Result(verdict, is_final=ended.limit != "time" or ended.is_certain)
 
 

@@ -194,6 +194,7 @@ _GO_IMPORTS: Final = re.compile(
     r"""^[ \t]*import\s*(?:\(([^)]*)\)|((?:[\w.]+[ \t]+)?(?:"[^"\n]*"|`[^`\n]*`)))[ \t]*;?""", re.MULTILINE
 )
 _GO_IMPORT: Final = re.compile(r"""(?:([\w.]+)[ \t]+)?(?:"([^"\n]*)"|`([^`\n]*)`)""")
+_GO_FIRST_LINE: Final = "//line main.go:1\n"  # what follows keeps its line numbers
 _GO_MAIN: Final = re.compile(r"^func\s+main\s*\(\s*\)", re.MULTILINE)
 _GO_TEST: Final = re.compile(r"^func\s+(Test(?:[^a-z\s(][^\s(]*)?)\s*\(\s*\w+\s+\*testing\.T\s*\)", re.MULTILINE)
 _GO_PROOF: Final = (
@@ -209,7 +210,9 @@ def join_go(code: str, tests: str) -> Source:
         package = _GO_PACKAGE.search(code)
         is_program = package is None or package[1] == "main"
         has_entry = is_program and bool(_GO_MAIN.search(without_comments(code)))
-        return Source({"main.go": code if package else f"package main; {code}"}, "main.go", has_entry)
+        return Source(
+            {"main.go": code if package else f"package main\n{_GO_FIRST_LINE}{code}"}, "main.go", has_entry
+        )
     imports = dict.fromkeys(go_imports(code))
     names = _GO_TEST.findall(without_comments(tests))
     needed = [("", "testing"), ("proof", "syscall")] if names else []
@@ -217,10 +220,11 @@ def join_go(code: str, tests: str) -> Source:
     body, extra = (_GO_IMPORTS.sub(_blank, _GO_PACKAGE.sub("", text, count=1)) for text in (code, tests))
     if names or _GO_MAIN.search(without_comments(extra)):
         body = _GO_MAIN.sub("func programMain()", body)
-    head = "package main; import (" + "; ".join(f'{name} "{path}"'.strip() for name, path in imports) + ")"
+    lines = "".join(f'\t{name} "{path}"\n' for name, path in imports)
+    head = f"package main\nimport (\n{lines})\n{_GO_FIRST_LINE}"
     listed = ", ".join(f'{{Name: "{name}", F: {name}}}' for name in names)
     main = _GO_PROOF.format(tests=listed) if names else ""
-    return Source({"main.go": f"{head};{body}\n{extra}\n{main}"}, "main.go", has_proof=bool(names))
+    return Source({"main.go": f"{head}{body}\n{extra}\n{main}"}, "main.go", has_proof=bool(names))
 
 
 def go_imports(text: str) -> list[tuple[str, str]]:

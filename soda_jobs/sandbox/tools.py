@@ -38,7 +38,8 @@ def path_of(tool: str) -> str:
 def folders(tool: str) -> tuple[str, ...]:
     """The folders outside /usr that the tool needs: its installation, and Python's environment."""
     if tool == "python":
-        wanted = [sys.base_prefix, sys.prefix]
+        homes = [sys.base_prefix, sys.prefix, str(Path(os.path.realpath(sys.executable)).parent.parent)]
+        wanted = [path for home in homes for path in (home, os.path.realpath(home))]  # a link and where it leads
     else:
         home = Path(path_of(tool)).parent
         wanted = [str(home.parent if home.name == "bin" else home)]

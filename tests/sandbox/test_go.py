@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from soda_jobs.sandbox.source import go_imports, join_go
 from soda_jobs.sandbox.types import Verdict
 
 Run = Callable[..., Verdict]
@@ -46,6 +47,19 @@ def test_ending(run: Run, case: str) -> None:
     code, given, word, phase = CASES[case]
     verdict = run("go", code, given)
     assert (verdict.verdict, verdict.phase) == (word, phase), verdict.detail
+
+
+def test_the_imports_of_the_joined_file_are_all_seen() -> None:
+    code = 'package main\n\nimport (\n\tm "math"\n\t"os"\n)\n\nimport "fmt"\n\nfunc F() {}\n'
+    joined = join_go(code, 'import "fmt"\n\nfunc TestF(t *testing.T) {}\n')
+    found = [path for _, path in go_imports(joined.files["main.go"])]
+    assert found == ["math", "os", "fmt", "testing", "syscall"]
+    assert go_imports(join_go('import "os"\n\nfunc main() {}\n', "").files["main.go"]) == [("", "os")]
+
+
+def test_an_error_keeps_its_line(run: Run) -> None:
+    assert run("go", "package main\n\nfunc F() { x }\n", "func main() {}\n").detail == "main.go:3: undefined: x"
+    assert run("go", "\n\nfunc F() { x }\n").detail == "main.go:3: undefined: x"
 
 
 def test_an_endless_loop_times_out(run: Run) -> None:

@@ -232,6 +232,23 @@ def test_a_client_that_leaves_frees_the_worker(server: dict[str, Any]) -> None:
     asyncio.run(asyncio.wait_for(run_programs(server["url"], programs(1)), 20))
 
 
+def test_the_sandbox_needs_only_the_standard_library() -> None:
+    root = str(Path(client.__file__).parents[2])
+    names = "server, worker, client, execute_file, __main__"
+    code = f"import sys\nsys.path.insert(0, {root!r})\nfrom soda_jobs.sandbox import {names}"
+    subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True)
+
+
+def test_a_python_of_its_own_anywhere_is_shown(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "environment")], check=True)
+    (tmp_path / "link").symlink_to(tmp_path / "environment")
+    words = [str(tmp_path / "link/bin/python"), "-m", "soda_jobs", "execute", "--in", "in.jsonl", "--out", "out"]
+    write_programs(tmp_path / "in.jsonl", [{"id": "a", "language": "python", "code": "print(1)"}])
+    root = str(Path(client.__file__).parents[2])
+    subprocess.run(words, cwd=tmp_path, env={**os.environ, "PYTHONPATH": root}, check=True, capture_output=True)
+    assert json.loads((tmp_path / "out").read_text())["verdict"] == "pass"
+
+
 def test_an_unknown_language_is_unsupported(server: dict[str, Any]) -> None:
     verdict = asyncio.run(run_programs(server["url"], [Program("a", "cobol", "")]))["a"]
     assert (verdict.verdict, verdict.phase) == ("unsupported", "extract")
