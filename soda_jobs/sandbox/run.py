@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from soda_jobs.log import event
 from soda_jobs.sandbox import golang, tools
 from soda_jobs.sandbox.diagnostics import Reading, clean
 from soda_jobs.sandbox.inside import BOX, Walls
@@ -70,10 +71,18 @@ def execute(program: Program, walls: Walls) -> Result:
 
 def versions(walls: Walls) -> dict[str, str | None]:
     """The version of each language's toolchain as a jail sees it; None where it does not start."""
-    return {name: _version(language, walls) for name, language in LANGUAGES.items()}
+    found: dict[str, str | None] = {}
+    for name, language in LANGUAGES.items():
+        try:
+            found[name] = _version(language, walls)
+        except JailFault as fault:
+            event("toolchain_does_not_start", language=name, reason=str(fault))
+            found[name] = None
+    return found
 
 
 def _version(language: Language, walls: Walls) -> str | None:
+    """Raises JailFault."""
     if any(tools.find(tool) is None for tool in language.tools):
         return None
     argv = (tools.path_of(language.tools[0]), *language.version)
@@ -146,17 +155,34 @@ def _shown(language: Language) -> tuple[str, ...]:
 
 
 def find_walls(slot: int) -> Walls:
-    """What this machine allows, found by opening a jail; `missing` says in one sentence what it does not."""
-    program_id = _FIRST_PROGRAM_ID + slot if os.geteuid() == 0 else None
-    walls = Walls(namespaces=True, program_id=program_id)
+    """The strongest walls of this machine that Python runs within; `missing` says in one sentence what they lack.
+
+    Raises JailFault when it runs within none.
+    """
+    own = _FIRST_PROGRAM_ID + slot if os.geteuid() == 0 else None
+    whole = Walls(namespaces=True, program_id=own)
+    reason = _obstacle(whole)
+    if reason is None:
+        return whole
+    lost = f"no namespaces here ({reason}): programs can reach the network and see files of this machine"
+    apart = Walls(namespaces=False, program_id=own, missing=lost)
+    if own is not None and _obstacle(apart) is None:
+        return apart
+    bare = replace(apart, program_id=None, missing=f"{lost}, and run as the user who started the sandbox")
+    reason = _obstacle(bare)
+    if reason is not None:
+        raise JailFault(f"Python does not run in a sandbox here: {reason}")
+    return bare
+
+
+def _obstacle(walls: Walls) -> str | None:
+    """Why Python does not run within these walls; None when it does."""
     try:
-        with Jail(walls, {}):
-            return walls
-    except (OSError, JailFault) as error:
-        lost = "programs can reach the network and see this machine's files"
-        if program_id is None:
-            lost += ", and run as you"
-        return replace(walls, namespaces=False, missing=f"no namespaces here ({error}): {lost}")
+        return None if _version(LANGUAGES["python"], walls) else "Python does not start"
+    except OSError as error:
+        return str(error)
+    except JailFault as fault:
+        return str(fault)
 
 
 _FIRST_PROGRAM_ID: Final = 60_000

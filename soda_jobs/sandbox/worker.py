@@ -14,15 +14,22 @@ import json
 import sys
 from typing import Any
 
+from soda_jobs.errors import ExitCode
+from soda_jobs.log import event
 from soda_jobs.parent import die_with_parent
 from soda_jobs.sandbox.inside import Walls
+from soda_jobs.sandbox.jail import JailFault
 from soda_jobs.sandbox.run import execute, find_walls, versions
 from soda_jobs.sandbox.types import Program, to_dict
 
 
 def main() -> None:
     die_with_parent()
-    walls = find_walls(json.loads(sys.stdin.buffer.readline())["slot"])
+    try:
+        walls = find_walls(json.loads(sys.stdin.buffer.readline())["slot"])
+    except JailFault as fault:
+        event("sandbox_failed", reason=str(fault))
+        sys.exit(ExitCode.RETRY)
     _say({"walls": dataclasses.asdict(walls)})
     for line in sys.stdin.buffer:
         _say(_answer(json.loads(line), walls))

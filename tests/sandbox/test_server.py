@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,13 @@ def programs(count: int, code: str = "import time\ntime.sleep(0.05)") -> list[Pr
 
 
 @contextlib.contextmanager
-def started(*words: str, **env: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+def started(
+    *words: str, before: Sequence[str] = (), **env: str
+) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
     environment = {**os.environ, "SODA_LOG": "json", **env}
-    with subprocess.Popen([*SERVER, *words], stderr=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(
+        [*before, *SERVER, *words], stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
         assert process.stderr is not None
         try:
             events = map(json.loads, process.stderr)
@@ -247,6 +251,25 @@ def test_a_python_of_its_own_anywhere_is_shown(tmp_path: Path) -> None:
     root = str(Path(client.__file__).parents[2])
     subprocess.run(words, cwd=tmp_path, env={**os.environ, "PYTHONPATH": root}, check=True, capture_output=True)
     assert json.loads((tmp_path / "out").read_text())["verdict"] == "pass"
+
+
+def test_without_namespaces_it_says_so_and_still_gives_verdicts() -> None:
+    forbid = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"'
+    inside = ["unshare", "--user", "--map-root-user", "sh", "-c", forbid, "sh"]
+    if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("unshare cannot make a place without namespaces here")
+    daemon = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(600)"
+    codes = ["print(1)", "while True: pass", daemon, "import os\nos.mkdir('d')", "x = bytearray(1 << 40)"]
+    with started(before=inside) as (process, ready):
+        assert process.stderr is not None
+        said = next(
+            event for line in process.stderr if (event := json.loads(line))["event"] == "sandbox_not_isolated"
+        )
+        given = [Program(f"{number}", "python", code, timeout_seconds=1) for number, code in enumerate(codes)]
+        verdicts = asyncio.run(run_programs(ready["url"], given))
+        assert len(tree.descendants(process.pid)) <= 2
+    assert said["missing"].startswith("no namespaces here")
+    assert [verdicts[f"{number}"].verdict for number in range(5)] == ["pass", "timeout", "pass", "pass", "memory"]
 
 
 def test_an_unknown_language_is_unsupported(server: dict[str, Any]) -> None:
