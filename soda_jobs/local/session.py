@@ -24,6 +24,8 @@ from soda_jobs.graph import Graph
 from soda_jobs.load import load
 from soda_jobs.local.executor import StageRow
 from soda_jobs.methods import draw
+from soda_jobs.sandbox.languages import LANGUAGES
+from soda_jobs.sandbox.tools import find
 from soda_jobs.settings import StoreSettings, open_artifacts, state_folder
 from soda_jobs.spec import DistillationRun
 
@@ -74,6 +76,14 @@ def check_machine(session: Session) -> None:
             f"{devices} training processes need a cluster; here use nodes 1, gpusPerNode 1 or 0",
             field="spec.training.gpusPerNode",
         )
+    for language in session.run.spec.execution.languages:
+        missing = [tool for tool in LANGUAGES[language].tools if find(tool) is None]
+        if missing:
+            raise InvalidInput(
+                f"{language} needs {', '.join(missing)}, which is not installed here; install it, or leave "
+                f"{language} out",
+                field="spec.execution.languages",
+            )
 
 
 def open_target(target: str, store: str | None) -> Session:
