@@ -3,14 +3,13 @@
 In: a checkpoint folder (or hub id) that transformers can load. Out: next-token logits as float64, for one sequence
 (`Slots.prefill`) or for all slots of a worker at once (`Slots.decode`).
 
-Batch invariance is by construction, three times over:
+Batch invariance is by construction:
 
-- a prompt is always computed alone, in its own shape;
-- a decoding step always runs all slots, idle ones too, so matrix products have one shape whatever the load, and a
-  sequence attends to its own slot only;
-- models under 50 M parameters are computed in float64, each worker in one thread. What is left, a different last
-  bit from another row of the same product or another attention width, is nine orders of magnitude below what
-  float32 would show, and the number of threads changes nothing.
+- a prompt is always computed alone, in its own shape, and a sequence attends to its own slot only;
+- models under 50 M parameters are computed in float64, each worker in one thread. Another row of the same matrix
+  product, another number of rows or another attention width may change the last bit, nine orders of magnitude
+  below what float32 would show; the number of threads changes nothing;
+- larger models keep one shape instead: a decoding step runs all slots over the whole context, idle ones too.
 
 The key-value store is ours; transformers supplies the layers. That is the path its other serving backends take:
 an attention function registered by name, for which transformers prepares neither a mask nor a cache.
@@ -40,7 +39,7 @@ DTYPES: Final = {
     "float16": torch.float16,
 }
 _ATTENTION: Final = "soda_slots"
-_WIDTH_STEP: Final = 16
+_ROW_STEP, _WIDTH_STEP = 8, 16  # float64 runs no more slots and attends to no more keys than it must
 # Arguments of attention that change its result and that `Slots.attend` does not implement.
 _UNSUPPORTED: Final = ("softcap", "s_aux", "position_bias")
 _current = threading.local()  # .slots: whose forward pass runs in this thread
@@ -110,17 +109,20 @@ class Slots:
 
     @torch.inference_mode()
     def decode(self, tokens: list[int], lengths: list[int]) -> Tensor:
-        """One more token in every slot; returns the logits of the next, [slots, vocab].
+        """One more token in every slot; returns the logits of the next, [rows, vocab], row i for slot i.
 
-        `lengths[i]` counts the tokens already in slot i; an idle slot passes any token and length 0.
+        `lengths[i]` counts the tokens already in slot i; an idle slot passes any token and length 0. Idle slots
+        behind the last busy one may be missing from the result.
         """
+        rows, width = self.count, self._model.context
+        if self._model.dtype == torch.float64:
+            busy = max((slot + 1 for slot, length in enumerate(lengths) if length), default=1)
+            rows = min(rows, -(-busy // _ROW_STEP) * _ROW_STEP)
+            width = min(width, (max(lengths) // _WIDTH_STEP + 1) * _WIDTH_STEP)
         self._slot = None
-        self._lengths = torch.tensor(lengths)
-        # float64 hides what the width does to the last bit; other types always attend over the whole context.
-        step = _WIDTH_STEP if self._model.dtype == torch.float64 else self._model.context
-        width = min(self._model.context, (max(lengths) // step + 1) * step)
+        self._lengths = torch.tensor(lengths[:rows])
         self._hidden = (torch.arange(width)[None] > self._lengths[:, None])[:, None, None]
-        return self._forward(torch.tensor(tokens)[:, None], self._lengths[:, None])
+        return self._forward(torch.tensor(tokens[:rows])[:, None], self._lengths[:, None])
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """Store the new keys and values, then attend; [slots, heads, tokens, width of a head] each."""
@@ -130,11 +132,11 @@ class Slots:
             keys[self._slot, :, : key.shape[2]] = key[0]
             values[self._slot, :, : key.shape[2]] = value[0]
         else:
-            rows = torch.arange(self.count)
-            keys[rows, :, self._lengths] = key[:, :, 0]
-            values[rows, :, self._lengths] = value[:, :, 0]
-            width = self._hidden.shape[-1]
-            key, value = keys[:, :, :width], values[:, :, :width]
+            rows, width = key.shape[0], self._hidden.shape[-1]
+            every = torch.arange(rows)
+            keys[every, :, self._lengths] = key[:, :, 0]
+            values[every, :, self._lengths] = value[:, :, 0]
+            key, value = keys[:rows, :, :width], values[:rows, :, :width]
         return _attention(query, key, value, self._hidden, scale)
 
     def _forward(self, ids: Tensor, positions: Tensor) -> Tensor:

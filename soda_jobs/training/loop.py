@@ -154,6 +154,7 @@ def _arguments(settings: TrainSettings, plan: Work, work: Path, precision: str, 
         "warmup_steps": settings.warmup_ratio,  # below 1 it is a share of the steps
         "weight_decay": settings.weight_decay,
         "max_grad_norm": settings.max_grad_norm,
+        "adam_beta2": settings.adam_beta2,
         "bf16": precision == "bf16",
         "fp16": precision == "fp16",
         "activation_checkpointing": settings.gradient_checkpointing,

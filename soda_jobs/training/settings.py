@@ -70,6 +70,7 @@ class TrainSettings(_Settings):
     warmup_ratio: Share = 0.03
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
     max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
+    adam_beta2: Share = 0.999
     beta: Annotated[float, Field(gt=0.0)] = 0.1
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     gradient_checkpointing: bool = False
