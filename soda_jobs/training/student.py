@@ -24,8 +24,9 @@ PAD, BOS, EOS = "<|pad|>", "<|bos|>", "<|eos|>"
 ROLES: Final = ("<|system|>", "<|user|>", "<|assistant|>")
 
 # A line break takes the indentation after it, so that "\n    " can become one token; a digit stands alone, so that
-# numbers are read digit by digit; a word or a run of signs takes the one space before it (as in GPT-2).
-PIECES: Final = r"\n[\n ]*| ?[\p{L}_]+|\p{N}| ?[^\s\p{L}\p{N}_]+|[ \t]+(?=\S)|\s+"
+# numbers are read digit by digit; a word takes the one space or underscore before it, so that the parts of a
+# snake_case name are the words of the question; a run of signs takes the one space before it (as in GPT-2).
+PIECES: Final = r"\n[\n ]*|[ _]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|[ \t]+(?=\S)|\s+"
 
 
 def make_student(settings: InitSettings, texts: Iterable[str], out: Path) -> dict[str, float]:
