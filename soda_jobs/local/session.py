@@ -56,8 +56,6 @@ class Session:
         return {
             "SODA_STORE": self.store.to_env(),
             "SODA_STATE": str(self.state),
-            # Stages and servers share the cores; a thread that spins while it waits takes one from the others.
-            "OMP_WAIT_POLICY": "PASSIVE",
             **_api_keys(self.run),
         }
 
