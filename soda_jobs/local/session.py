@@ -23,6 +23,7 @@ from soda_jobs.errors import InvalidInput
 from soda_jobs.graph import Graph
 from soda_jobs.load import load
 from soda_jobs.local.executor import StageRow
+from soda_jobs.local.pinned import pin_sources
 from soda_jobs.methods import draw
 from soda_jobs.sandbox.languages import LANGUAGES
 from soda_jobs.sandbox.tools import find
@@ -110,7 +111,9 @@ def read_text(path: Path) -> str:
 def _session(run: DistillationRun, text: str, store: str | None) -> Session:
     state = state_folder()
     settings = _store(store or run.spec.storage.url, None if store else run)
-    return Session(run, draw(run), text, settings, open_artifacts(settings, state, create=True), state)
+    return Session(
+        run, pin_sources(draw(run)), text, settings, open_artifacts(settings, state, create=True), state
+    )
 
 
 def _store(url: str, run: DistillationRun | None) -> StoreSettings:

@@ -20,7 +20,7 @@ from soda_jobs.spec.base import (
 from soda_jobs.spec.models import Sampling
 
 Languages = Annotated[tuple[Language, ...], Field(min_length=1, max_length=6, strict=False)]
-BenchmarkName = Literal["humaneval", "mbpp", "multipl-e", "tutor-heldout"]
+BenchmarkName = Literal["humaneval", "mbpp", "tutor-heldout"]
 
 
 class Execution(Block):
@@ -66,7 +66,6 @@ class Evaluation(Block):
     benchmarks: Annotated[tuple[Benchmark, ...], Field(min_length=1, max_length=16, strict=False)] = (
         Benchmark(name="humaneval"),
         Benchmark(name="mbpp"),
-        Benchmark(name="multipl-e"),
     )
     """What to measure on. Default: SODA 4.4."""
     pass_k: Annotated[

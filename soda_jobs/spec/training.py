@@ -38,7 +38,7 @@ class Optimisation(Block):
     max_grad_norm: Annotated[float, Field(gt=0, le=1000)] = 1.0
     """Gradients are scaled down to this norm. SODA gives none; default: LLaMA-Factory and TRL."""
     adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    """Decay of AdamW's second moment. Lower, as 0.95, learns faster in a short run from nothing. Default: PyTorch."""
+    """Decay of AdamW's second moment. Lower learns faster in a short run from nothing. Default: PyTorch."""
     checkpoint_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 50
     """Optimizer steps between two checkpoints from which a killed training resumes. It changes no result."""
 

@@ -36,6 +36,7 @@ class Settings(StageSettings):
     limit: int | None = None
     count: int | None = None
     languages: tuple[str, ...] = ()
+    digest: str | None = None  # of a local source: only there so that another content has another key
 
 
 def run(settings: Settings, context: Context) -> Summary:
