@@ -124,10 +124,9 @@ def command(run: DistillationRun, stage: Stage, finished: Mapping[str, Finished]
 
 
 def cores(stage: Stage) -> int | None:
-    """Processors a stage and its service keep busy: training and a model on this machine take all of them."""
-    if stage.kind in (Kind.TRAIN, Kind.INFLUENCE) or (stage.service and stage.service.checkpoint):
-        return None
-    return 1
+    """Processors a stage keeps busy. Training has all to itself, for its threads wait for each other; a stage that
+    asks a server mostly waits, and may share the machine with another."""
+    return None if stage.kind in (Kind.TRAIN, Kind.INFLUENCE) else 1
 
 
 def service_command(run: DistillationRun, service: Service, finished: Mapping[str, Finished]) -> ServiceCommand:
