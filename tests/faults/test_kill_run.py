@@ -47,11 +47,11 @@ def write_run(folder: Path) -> Path:
 
 def start(run: Path, folder: Path) -> subprocess.Popen[bytes]:
     folder.mkdir(exist_ok=True)
-    log = (folder / "run.log").open("ab")
-    return subprocess.Popen(
-        [sys.executable, "-m", "soda_jobs", "run", str(run), "--store", str(folder / "store")],
-        cwd=folder, stdout=log, stderr=log, env={**os.environ, "SODA_LOG": "json"},
-    )  # fmt: skip
+    with (folder / "run.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "soda_jobs", "run", str(run), "--store", str(folder / "store")],
+            cwd=folder, stdout=log, stderr=log, env={**os.environ, "SODA_LOG": "json"},
+        )  # fmt: skip
 
 
 def finish(run: Path, folder: Path) -> None:
