@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 import time
 from argparse import Namespace
 from pathlib import Path
 
+from soda_jobs.errors import ExitCode, is_retryable
 from soda_jobs.local.display import Display
 from soda_jobs.local.executor import Executor, StageFailed, StageRow
 from soda_jobs.local.publish import publish
@@ -29,7 +31,8 @@ def run(arguments: Namespace) -> int:
             asyncio.run(_execute(session, executor, rows))
         except StageFailed as failure:
             save_status(session, rows, state="Failed", message=str(failure))
-            raise
+            print(f"soda: {failure}", file=sys.stderr)
+            return int(ExitCode.RETRY) if is_retryable(failure.code) else failure.code
         except (KeyboardInterrupt, asyncio.CancelledError):
             save_status(session, rows, state="Stopped")
             raise KeyboardInterrupt from None
