@@ -58,8 +58,7 @@ class Context:
     """The world of one stage.
 
     `out` starts empty; what lies in it at the end is the artifact. `work` survives a restart and is never
-    published. `services` maps a role (teacher, student, judge, sandbox) to a URL. `documents` reaches the few
-    run-scoped facts that only the report reads.
+    published. `services` maps a role (teacher, student, judge, sandbox) to a URL.
     """
 
     run: str

@@ -93,20 +93,6 @@ class Classification(Record):
     score: float | None
 
 
-class Preference(Record):
-    prompt: str
-    chosen: str
-    rejected: str
-    meta: dict[str, Any]
-
-
-class Sft(Record):
-    prompt: str
-    response: str
-    task: NotRequired[str]
-    weight: NotRequired[float]
-
-
 class Metric(TypedDict):
     iteration: int
     benchmark: str

@@ -26,6 +26,16 @@ from soda_jobs.rows import Outcome, map_rows
 from soda_jobs.sandbox.client import run_programs
 from soda_jobs.sandbox.types import Program, Verdict, status
 
+# An answer without code in one of the run's languages never reaches the sandbox.
+UNSUPPORTED = Verdict(
+    id="",
+    language="",
+    verdict="unsupported",
+    phase="extract",
+    detail="no code in a language of spec.execution.languages",
+    seconds=0.0,
+)
+
 
 class Settings(StageSettings):
     languages: tuple[str, ...]
@@ -53,7 +63,7 @@ async def _execute(
             completion["text"], language=question.get("language"), entry_point=question.get("entry_point")
         )
         if found.language not in settings.languages:
-            return Outcome(rows=[_unsupported(context.round, completion, found)])
+            return Outcome(rows=[_execution(settings, context.round, completion, found, UNSUPPORTED)])
         code, tests = program(question, found.code)
         job = Program(
             id=completion["id"],
@@ -89,21 +99,4 @@ def _execution(
         verdict=verdict.verdict,
         phase=verdict.phase,
         detail=verdict.detail,
-    )
-
-
-def _unsupported(round_: int, completion: dict[str, Any], found: Extracted) -> Execution:
-    return Execution(
-        id=record_id("execution", completion["id"]),
-        iteration=round_,
-        parents=[completion["id"]],
-        completion_id=completion["id"],
-        question_id=completion["question_id"],
-        sample=completion["sample"],
-        language=found.language,
-        is_complete=found.is_complete,
-        status="unsupported",
-        verdict="unsupported",
-        phase="extract",
-        detail="no code in a language of spec.execution.languages",
     )
