@@ -15,6 +15,7 @@ from soda_jobs.spec.models import (
     Teacher,
     TeacherSampling,
 )
+from soda_jobs.spec.pods import EnvVar, Hub, NodeRequirement, Pods, PodSettings, Resources, Toleration
 from soda_jobs.spec.questions import PairFilters, Questions, Ratio, Screen
 from soda_jobs.spec.resource import CHANGEABLE, DistillationRun, forbidden_changes
 from soda_jobs.spec.rules import conflicts
@@ -41,8 +42,10 @@ __all__ = [
     "Classification",
     "Conflict",
     "DistillationRun",
+    "EnvVar",
     "Evaluation",
     "Execution",
+    "Hub",
     "InitModel",
     "Judge",
     "JudgeTraining",
@@ -50,12 +53,16 @@ __all__ = [
     "Lora",
     "Metadata",
     "Method",
+    "NodeRequirement",
     "Optimisation",
     "PairFilters",
+    "PodSettings",
+    "Pods",
     "PreferenceTraining",
     "Prompts",
     "Questions",
     "Ratio",
+    "Resources",
     "Sampling",
     "Screen",
     "SecretKeyRef",
@@ -68,6 +75,7 @@ __all__ = [
     "Student",
     "Teacher",
     "TeacherSampling",
+    "Toleration",
     "Training",
     "conflicts",
     "forbidden_changes",

@@ -43,6 +43,9 @@ HTTP_URL: Final = r"^https?://[^\s/?#]+(/\S*)?$"
 STORE: Final = rf"^(s3://{_BUCKET}(/\S*)?|file:///\S+|[^:\s][^:]*)$"
 LABEL_KEY: Final = "^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"
 LABEL_VALUE: Final = "^([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)?$"
+IMAGE: Final = r"^[a-z0-9][A-Za-z0-9._/:@-]*$"
+QUANTITY: Final = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
+ENV_NAME: Final = "^[A-Za-z_][A-Za-z0-9_]*$"
 WORD: Final = "^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
 # What each pattern accepts, in words: the only form of it that a user sees.
@@ -57,6 +60,9 @@ PATTERN_WORDS: Final[dict[str, str]] = {
     STORE: "s3://bucket/prefix, file:///folder, or the path of a folder",
     LABEL_KEY: "a label key as in team or example.com/team",
     LABEL_VALUE: "letters, digits, '-', '_' and '.', starting and ending with a letter or digit",
+    IMAGE: "a container image as in registry.example.com/soda/jobs:1.0 or with @sha256:...",
+    QUANTITY: "an amount as Kubernetes writes it, as in 500m, 2 or 4Gi",
+    ENV_NAME: "letters, digits and '_', not starting with a digit",
     WORD: "letters, digits, '-', '_' and '.', starting with a letter or digit",
 }
 
@@ -69,6 +75,10 @@ SourceRef = Annotated[str, Field(pattern=SOURCE, max_length=1024)]
 HttpUrl = Annotated[str, Field(pattern=HTTP_URL, max_length=1024)]
 StoreUrl = Annotated[str, Field(pattern=STORE, max_length=1024)]
 LabelValue = Annotated[str, Field(pattern=LABEL_VALUE, max_length=63)]
+LabelKey = Annotated[str, Field(pattern=LABEL_KEY, max_length=317)]
+ImageRef = Annotated[str, Field(pattern=IMAGE, max_length=512)]
+Quantity = Annotated[str, Field(pattern=QUANTITY, max_length=32)]
+EnvName = Annotated[str, Field(pattern=ENV_NAME, max_length=128)]
 Word = Annotated[str, Field(pattern=WORD, max_length=128)]
 Argument = Annotated[str, Field(min_length=1, max_length=512)]
 Note = Annotated[str, Field(max_length=4096)]

@@ -15,7 +15,16 @@ from soda_jobs.spec.run import Metadata, Spec
 CONFLICTS: Final = "conflicts"
 
 CHANGEABLE: Final = frozenset(
-    {"spec.suspend", "spec.queue", "spec.priority", "spec.budget", "spec.ttlSecondsAfterFinished"}
+    {
+        "spec.budget",
+        "spec.cancel",
+        "spec.deletionPolicy",
+        "spec.priority",
+        "spec.queue",
+        "spec.retryToken",
+        "spec.suspend",
+        "spec.ttlSecondsAfterFinished",
+    }
 )
 
 

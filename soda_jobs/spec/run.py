@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from soda_jobs.spec.base import Block, DnsLabel, LabelValue, Note, RunName
+from soda_jobs.spec.base import Block, DnsLabel, LabelValue, Note, RunName, Word
 from soda_jobs.spec.models import Judge, Student, Teacher
+from soda_jobs.spec.pods import Hub, Pods
 from soda_jobs.spec.questions import Questions
 from soda_jobs.spec.running import Ablation, Budget, Classification, Evaluation, Execution, Storage
 from soda_jobs.spec.training import Training
@@ -25,7 +26,8 @@ class Metadata(Block):
     namespace: DnsLabel | None = None
     """Namespace in a cluster. Null: the one that is current."""
     labels: Annotated[dict[str, LabelValue], Field(max_length=64, default_factory=dict)]
-    """Labels, copied to everything the run makes."""
+    """Labels for people and tools. They are not copied to what the run makes: tools that prune by label would
+    delete it."""
     annotations: Annotated[dict[str, Note], Field(max_length=64, default_factory=dict)]
     """Notes for people and tools."""
 
@@ -42,8 +44,8 @@ class Prompts(Block):
 
 
 class Spec(Block):
-    """What to do. Once a run has started only `suspend`, `queue`, `priority`, `budget` and
-    `ttlSecondsAfterFinished` may change."""
+    """What to do. Once a run has started only `suspend`, `cancel`, `retryToken`, `queue`, `priority`, `budget`,
+    `ttlSecondsAfterFinished` and `deletionPolicy` may change."""
 
     method: Method
     """The method; `iterkd` is the earlier name and preset of `soda`."""
@@ -73,12 +75,20 @@ class Spec(Block):
     """What is left out."""
     storage: Storage = Storage()
     """Where artifacts are kept."""
+    hub: Hub = Hub()
+    """Where models and datasets named by a hub id come from."""
+    pods: Pods = Pods()
+    """Where and how the run's pods run in a cluster."""
     queue: DnsLabel | None = None
     """Kueue LocalQueue in which the run's Jobs wait. Null: none."""
     priority: DnsLabel | None = None
     """Kueue WorkloadPriorityClass of the run's Jobs. Null: none."""
     suspend: bool = False
     """Start nothing new and stop what runs; work that is committed stays."""
+    cancel: bool = False
+    """End the run for good; what is committed and what the status says stays."""
+    retry_token: Word | None = None
+    """A new value makes a failed or cancelled run go on from what is committed."""
     budget: Budget = Budget()
     """Limits on what the run may use."""
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=31_536_000)] | None = None

@@ -99,8 +99,8 @@ class Storage(Block):
     """Where artifacts are kept. Runs on the same storage reuse each other's work."""
 
     url: StoreUrl = ".soda/store"
-    """`s3://bucket/prefix`, `file:///folder`, or a folder relative to where the command runs. A cluster
-    needs S3."""
+    """`s3://bucket/prefix`, `file:///folder`, or a folder relative to where the command runs. A cluster has no
+    folder that all pods see: there the storage that the operator was installed with takes a folder's place."""
     endpoint: HttpUrl | None = None
     """URL of an S3 server that is not AWS. Null: AWS."""
     region: Word | None = None

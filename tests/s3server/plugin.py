@@ -6,10 +6,7 @@ or `~/.cache/soda`; the first build takes two to three minutes of CPU time.
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import os
-import shutil
 import socket
 import subprocess
 import time
@@ -20,6 +17,8 @@ from pathlib import Path
 import boto3
 import pytest
 from botocore.config import Config
+
+from tests import gobuild
 
 HERE = Path(__file__).parent
 ACCESS_KEY, SECRET_KEY = "soda-test", "soda-test-secret"
@@ -75,26 +74,7 @@ class S3Server:
 
 def build() -> Path:
     """The versitygw program, built now if it is not in the cache."""
-    go = shutil.which("go")
-    if go is None:
-        pytest.skip("Go is not installed, so there is no S3 server to test against (https://go.dev/dl)")
-    cache = Path(os.environ.get("SODA_CACHE") or Path.home() / ".cache" / "soda")
-    cache.mkdir(parents=True, exist_ok=True)
-    versions = hashlib.sha256((HERE / "go.mod").read_bytes() + (HERE / "go.sum").read_bytes()).hexdigest()[:12]
-    program = cache / f"versitygw-{versions}"
-    with (cache / "versitygw.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not program.exists():
-            fresh = program.with_suffix(".new")
-            package = "github.com/versity/versitygw/cmd/versitygw"
-            subprocess.run(
-                ["nice", "-n", "10", go, "build", "-trimpath", "-ldflags", "-s -w", "-o", fresh, package],
-                cwd=HERE,
-                env={**os.environ, "CGO_ENABLED": "0"},
-                check=True,
-            )
-            fresh.rename(program)
-    return program
+    return gobuild.build(HERE, "github.com/versity/versitygw/cmd/versitygw", "versitygw")
 
 
 @pytest.fixture(scope="session")
