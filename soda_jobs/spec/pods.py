@@ -18,7 +18,8 @@ from soda_jobs.spec.base import (
     SecretKeyRef,
 )
 
-NodeSelector = Annotated[dict[LabelKey, LabelValue], Field(max_length=16)]
+# Keys of maps are checked by a rule: a CRD has no place for what it could say about them.
+NodeSelector = Annotated[dict[str, LabelValue], Field(max_length=16)]
 
 
 class Resources(Block):
@@ -93,7 +94,7 @@ class PodSettings(Block):
     """Secrets for pulling the image."""
     env: Annotated[tuple[EnvVar, ...], Field(max_length=64, strict=False)] = ()
     """Further environment variables."""
-    annotations: Annotated[dict[LabelKey, Note], Field(max_length=16)] = Field(default_factory=dict)
+    annotations: Annotated[dict[str, Note], Field(max_length=16)] = Field(default_factory=dict)
     """Annotations of the pods, as for topology-aware scheduling."""
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from soda_jobs.names import run_name_limit
-from soda_jobs.spec import model_rules
-from soda_jobs.spec.base import LABEL_KEY, PATTERN_WORDS, show
+from soda_jobs.spec import model_rules, pod_rules
+from soda_jobs.spec.base import show
 from soda_jobs.spec.conflict import Conflict, conflict
 from soda_jobs.spec.run import Metadata, Spec
 from soda_jobs.spec.training import Optimisation
 
-LABEL_KEY_MAX: Final = 317  # 253 of the prefix, "/", 63 of the name
 SODA_METHODS: Final = ("soda", "iterkd")
 
 
@@ -41,11 +39,8 @@ def _name_fits(metadata: Metadata, spec: Spec) -> Iterator[Conflict]:
 
 
 def _label_keys(metadata: Metadata, _: Spec) -> Iterator[Conflict]:
-    for name, block in (("labels", metadata.labels), ("annotations", metadata.annotations)):
-        for key in block:
-            if re.fullmatch(LABEL_KEY, key) is None or len(key) > LABEL_KEY_MAX:
-                use = f"use {PATTERN_WORDS[LABEL_KEY]}, at most {LABEL_KEY_MAX} characters"
-                yield conflict(f"metadata.{name}.{show(key)}", key, "cannot be a key", use)
+    yield from pod_rules.label_keys("metadata.labels", metadata.labels)
+    yield from pod_rules.label_keys("metadata.annotations", metadata.annotations)
 
 
 def _questions(_: Metadata, spec: Spec) -> Iterator[Conflict]:
@@ -190,4 +185,5 @@ RULES: Final[tuple[Rule, ...]] = (
     _unique,
     _ablation,
     _storage,
+    pod_rules.pods,
 )

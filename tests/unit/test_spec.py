@@ -193,7 +193,10 @@ CHANGED: list[tuple[dict[str, Any], list[str]]] = [
     ({"training": {"lora": {}}}, ["spec.training.lora"]),
     ({"execution": {"languages": ["c"]}, "suspend": True}, ["spec.execution.languages"]),
     ({"seed": 1, "rounds": 4}, ["spec.rounds", "spec.seed"]),
-    ({"deletionPolicy": "Delete"}, ["spec.deletionPolicy"]),
+    ({"deletionPolicy": "Delete", "cancel": True, "retryToken": "again"}, []),
+    ({"pods": {"train": {"env": []}}}, []),
+    ({"pods": {"train": {"image": "soda/train:2"}}}, ["spec.pods.train.image"]),
+    ({"hub": {"tokenRef": {"name": "hub", "key": "HF_TOKEN"}}}, ["spec.hub.tokenRef"]),
 ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import random
 import string
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import yaml
 
 from soda_jobs.errors import ExitCode, InvalidInput
 from soda_jobs.load import load, problems
+from soda_jobs.spec.pod_rules import quantity
 
 QUICKSTART = (Path(__file__).parents[2] / "crds" / "samples" / "quickstart.yaml").read_bytes()
 VALID: dict[str, Any] = {
@@ -238,6 +240,82 @@ MISTAKES: list[tuple[Edit, str, list[str]]] = [
         ["511", "a multiple of 2"],
     ),
     ({"spec.storage.region": "eu-1"}, "spec.storage.region", ["eu-1", "s3://bucket/prefix"]),
+    # pods
+    ({"spec.pods.train.image": "Soda Train"}, "spec.pods.train.image", ["Soda Train", "container image"]),
+    ({"spec.pods.train.requests.memory": "4GB"}, "spec.pods.train.requests.memory", ["4GB", "4Gi"]),
+    ({"spec.pods.trainer": {}}, "spec.pods.trainer", ["trainer is not", "use train"]),
+    ({"spec.pods.train.env": [{"name": "A-B", "value": ""}]}, "spec.pods.train.env[0].name", ["A-B", "digits"]),
+    ({"spec.pods.train.env": [{"name": "A"}]}, "spec.pods.train.env[0].value", ["null leaves A", "exactly one"]),
+    (
+        {"spec.pods.jobs.env": [{"name": "A", "value": "x", "secretRef": {"name": "s"}}]},
+        "spec.pods.jobs.env[0].value",
+        ["x is given beside spec.pods.jobs.env[0].secretRef", "exactly one of value and secretRef"],
+    ),
+    (
+        {"spec.pods.jobs.env": [{"name": "AWS_REGION", "value": "x"}]},
+        "spec.pods.jobs.env[0].name",
+        ["AWS_REGION starts", "another name"],
+    ),
+    (
+        {"spec.pods.judge.env": [{"name": "A", "value": "x"}, {"name": "A", "value": "y"}]},
+        "spec.pods.judge.env",
+        ['["A", "A"] names A twice', "each once: A"],
+    ),
+    (
+        {"spec.pods.train.nodeSelector": {"a b": "x"}},
+        "spec.pods.train.nodeSelector.a b",
+        ["a b cannot", "label key"],
+    ),
+    (
+        {"spec.pods.train.annotations": {"/x": "x"}},
+        "spec.pods.train.annotations./x",
+        ["/x cannot", "label key"],
+    ),
+    (
+        {"spec.pods.teacher.nodeAffinity": [{"key": "gpu"}]},
+        "spec.pods.teacher.nodeAffinity[0].values",
+        ["[] gives the operator In", "at least one value"],
+    ),
+    (
+        {"spec.pods.teacher.nodeAffinity": [{"key": "gpu", "operator": "Exists", "values": ["a"]}]},
+        "spec.pods.teacher.nodeAffinity[0].values",
+        ['["a"] is not read', "use []"],
+    ),
+    (
+        {"spec.pods.teacher.nodeAffinity": [{"key": "gpu", "operator": "Gt", "values": ["many"]}]},
+        "spec.pods.teacher.nodeAffinity[0].values",
+        ['["many"]', "one whole number"],
+    ),
+    (
+        {"spec.pods.teacher.nodeAffinity": [{"key": "gpu", "operator": "Lt", "values": ["1", "2"]}]},
+        "spec.pods.teacher.nodeAffinity[0].values",
+        ['["1", "2"]', "one whole number"],
+    ),
+    (
+        {"spec.pods.student.tolerations": [{"key": "gpu", "operator": "Exists", "value": "a"}]},
+        "spec.pods.student.tolerations[0].value",
+        ["a is not read", "the operator Equal"],
+    ),
+    (
+        {"spec.pods.student.tolerations": [{"value": "a"}]},
+        "spec.pods.student.tolerations[0].key",
+        ["null does not say", "the operator Exists"],
+    ),
+    (
+        {"spec.pods.student.tolerations": [{"key": "gpu", "effect": "NoSchedule", "tolerationSeconds": 5}]},
+        "spec.pods.student.tolerations[0].tolerationSeconds",
+        ["5 is only", "NoExecute"],
+    ),
+    (
+        {"spec.pods.sandbox": {"requests": {"cpu": "1500m"}, "limits": {"cpu": "1"}}},
+        "spec.pods.sandbox.requests.cpu",
+        ["1500m is more", "at most 1,"],
+    ),
+    (
+        {"spec.pods.sandbox": {"requests": {"ephemeralStorage": "1Gi"}, "limits": {"ephemeralStorage": "1G"}}},
+        "spec.pods.sandbox.requests.ephemeralStorage",
+        ["1Gi is more", "at most 1G,"],
+    ),
 ]
 
 
@@ -253,6 +331,20 @@ def test_a_mistake_gives_one_sentence_with_field_value_and_accepted_values(
     assert "\n" not in str(first)
     if field != "spec.training.sft.maxLength":  # there, other lengths exceed the small context too
         assert [str(problem) for problem in found] == [str(first)]
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"),
+    [("2", 2), ("500m", Fraction(1, 2)), ("1.5k", 1500), ("4Gi", 4 * 2**30), ("0.5Mi", 2**19), ("3T", 3 * 10**12)],
+)
+def test_a_quantity_is_read_as_kubernetes_reads_it(text: str, amount: Fraction) -> None:
+    assert quantity(text) == amount
+
+
+@pytest.mark.parametrize("text", ["", "4GB", "-1", "1e3", "m", " 1"])
+def test_what_is_no_quantity_is_not_read(text: str) -> None:
+    with pytest.raises(ValueError, match="an amount as Kubernetes writes it"):
+        quantity(text)
 
 
 def test_the_table_has_fifty_mistakes_and_its_base_has_none() -> None:
