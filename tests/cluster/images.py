@@ -1,0 +1,185 @@
+"""The project's images, built here from their real Dockerfiles with buildah and without a registry.
+
+    python -m tests.cluster.images sandbox-python jobs     (or: all)
+
+The base is a Debian made by debootstrap under the tag that the Dockerfiles name. Archives and layers lie in
+`$SODA_CACHE` or `~/.cache/soda`. An archive's name has a digest of all that went in, so what is unchanged is not
+built again, and each image keeps one archive. Layers are kept too: a change of our code alone takes seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from tests import gobuild
+
+ROOT: Final = Path(__file__).parents[2]
+BASE: Final = "docker.io/library/debian:bookworm-slim"
+NAMES: Final = (
+    "operator",
+    "jobs",
+    "train",
+    *(f"sandbox-{language}" for language in ("python", "java", "javascript", "c", "cpp", "go")),
+)
+# What the slim image of Debian leaves out, and what its package manager keeps off the disk.
+_LEFT_OUT: Final = ("usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale", "usr/share/lintian")
+_DPKG: Final = "".join(f"path-exclude /{folder}/*\n" for folder in _LEFT_OUT) + (
+    "path-include /usr/share/doc/*/copyright\n"
+)
+_SOURCES: Final = """\
+Types: deb
+URIs: http://deb.debian.org/debian
+Suites: bookworm bookworm-updates
+Components: main
+Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
+
+Types: deb
+URIs: http://deb.debian.org/debian-security
+Suites: bookworm-security
+Components: main
+Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
+"""
+_PIP_SETTINGS: Final = ("index-url", "extra-index-url", "trusted-host", "proxy", "default-timeout", "retries")
+_APT_SETTINGS: Final = re.compile(r"^Acquire::(?:Check-|Retries|https?::).*", re.MULTILINE)
+_CERTIFICATES: Final = Path("/etc/ssl/certs/ca-certificates.crt")
+
+
+def image_name(name: str) -> str:
+    """The name under which containerd knows the image once its archive is imported."""
+    return f"docker.io/library/soda-{name}:test"
+
+
+def image_archive(name: str) -> Path:
+    """The image as a docker-archive, built now if what goes in has changed."""
+    if name not in NAMES:
+        raise ValueError(f"{name!r} is not an image; the images are {', '.join(NAMES)}")
+    folder = gobuild.cache_folder() / "images"
+    folder.mkdir(exist_ok=True)
+    with gobuild.locked(f"image-{name}"):
+        archive = folder / f"{name}-{digest(name)}.tar"
+        if not archive.exists():
+            _build(name)
+            for stale in folder.glob(f"{name}-" + "[0-9a-f]" * 12 + ".tar*"):
+                stale.unlink()
+            fresh = archive.with_suffix(".tar.new")
+            fresh.unlink(missing_ok=True)
+            _buildah("push", "--quiet", image_name(name), f"docker-archive:{fresh}:{image_name(name)}")
+            fresh.rename(archive)
+    return archive
+
+
+def digest(name: str) -> str:
+    """Of everything that the image is made from, as far as this repository says it."""
+    found = hashlib.sha256(f"{_SOURCES}{_DPKG}".encode())
+    for path in _inputs(name):
+        found.update(f"\0{path.relative_to(ROOT)}\0{path.stat().st_mode & 0o111}\0".encode())
+        found.update(path.read_bytes())
+    return found.hexdigest()[:12]
+
+
+def copied(name: str) -> list[tuple[str, str]]:
+    """What the Dockerfile copies from the repository: (source, target) in its order."""
+    text = dockerfile(name).read_text().replace("\\\n", " ")
+    lines = [line.split()[1:] for line in text.splitlines() if line.startswith("COPY ")]
+    return [(source, words[-1]) for words in lines if "--" not in words[0] for source in words[:-1]]
+
+
+def dockerfile(name: str) -> Path:
+    return ROOT / "images" / name / "Dockerfile"
+
+
+def root_of(name: str) -> Path:
+    """The image's file system, mounted read-only by nobody's rule but its reader's. Unmount with `unmount`."""
+    image_archive(name)
+    container = _buildah("from", "--pull-never", image_name(name)).strip()
+    return Path(_buildah("mount", container).strip())
+
+
+def _inputs(name: str) -> Iterator[Path]:
+    yield dockerfile(name)
+    yield ROOT / ".dockerignore"
+    for source, _ in copied(name):
+        path = ROOT / source
+        files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+        yield from (file for file in files if "__pycache__" not in file.parts)
+
+
+def _build(name: str) -> None:
+    with gobuild.locked("images"), tempfile.TemporaryDirectory(prefix="soda-images-") as settings:
+        _make_base()
+        volumes = [word for mount in _machine_settings(Path(settings)) for word in ("--volume", mount)]
+        options = ["--isolation", "chroot", "--pull-never", "--layers", *volumes]
+        _buildah("bud", *options, "--file", str(dockerfile(name)), "--tag", image_name(name), str(ROOT), loud=True)
+
+
+def _make_base() -> None:
+    """Debian under the Dockerfiles' own name for it."""
+    if any(BASE in (image.get("names") or []) for image in json.loads(_buildah("images", "--json") or "[]")):
+        return
+    with tempfile.TemporaryDirectory(prefix="base-", dir=gobuild.cache_folder()) as temporary:
+        tree = Path(temporary, "root")
+        subprocess.run(["nice", "-n", "15", "debootstrap", "--variant=minbase", "bookworm", tree], check=True)
+        for folder in (*_LEFT_OUT, "var/cache/apt", "var/lib/apt/lists", "var/log"):
+            shutil.rmtree(tree / folder, ignore_errors=True)
+            (tree / folder).mkdir(parents=True)
+        (tree / "etc/apt/sources.list").unlink(missing_ok=True)
+        (tree / "etc/apt/sources.list.d/debian.sources").write_text(_SOURCES)
+        (tree / "etc/dpkg/dpkg.cfg.d/slim").write_text(_DPKG)
+        for name in ("hostname", "resolv.conf"):
+            (tree / "etc" / name).write_text("")
+        container = _buildah("from", "--name", "soda-base", "scratch").strip()
+        _buildah("add", "--quiet", container, str(tree), "/")
+        _buildah("config", "--cmd", "bash", container)
+        _buildah("commit", "--quiet", "--rm", container, BASE)
+
+
+def _machine_settings(folder: Path) -> Iterator[str]:
+    """This machine's way to its package registries, shown to the build and left in no image."""
+    sources = Path("/etc/apt/sources.list.d/debian.sources")
+    if sources.exists():
+        yield f"{sources}:{sources}:ro"
+    apt = folder / "apt.conf"
+    dump = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=False).stdout
+    apt.write_text("\n".join(_APT_SETTINGS.findall(dump)) + "\n")
+    yield f"{apt}:/etc/apt/apt.conf.d/99-build:ro"
+    listed = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False)
+    pairs = re.findall(r"^(?:global|:env:)\.([\w-]+)='(.*)'$", listed.stdout, re.MULTILINE)
+    lines = [f"{key} = {value}" for key, value in pairs if key in _PIP_SETTINGS]
+    if _CERTIFICATES.exists():
+        lines.append("cert = /etc/pip-certificates.crt")
+        yield f"{_CERTIFICATES}:/etc/pip-certificates.crt:ro"
+    pip = folder / "pip.conf"
+    pip.write_text("\n".join(["[global]", *lines]) + "\n")
+    yield f"{pip}:/etc/pip.conf:ro"
+
+
+def _buildah(*words: str, loud: bool = False) -> str:
+    """Standard output; with `loud` it goes to standard error as it comes. Raises CalledProcessError."""
+    storage = gobuild.cache_folder() / "containers"
+    where = ["--root", str(storage / "storage"), "--runroot", str(storage / "run"), "--storage-driver", "overlay"]
+    argv = ["nice", "-n", "15", "buildah", *where, *words]
+    out = sys.stderr if loud else subprocess.PIPE
+    return subprocess.run(argv, stdout=out, text=True, check=True, env=os.environ).stdout or ""
+
+
+def main(words: list[str]) -> None:
+    for name in NAMES if words == ["all"] else words:
+        started = time.monotonic()
+        archive = image_archive(name)
+        size = archive.stat().st_size / 1e6
+        print(f"{name:20} {size:7.0f} MB  {time.monotonic() - started:6.1f} s  {archive}", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
