@@ -25,18 +25,24 @@ class Pair:
 
 
 class Authority:
-    """A new authority in `folder`: `ca.crt`, `ca.key` and NAME.crt, NAME.key for whatever it issues."""
+    """The authority of `folder`, new if there is none: `ca.crt`, `ca.key`, and NAME.crt, NAME.key of each issue."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _name("soda-test-ca", [])
+        self.ca = Pair(folder / "ca.crt", folder / "ca.key")
+        if self.ca.key.exists():
+            key = serialization.load_pem_private_key(self.ca.key.read_bytes(), None)
+            assert isinstance(key, ec.EllipticCurvePrivateKey)
+            self._key = key
+            return
+        self._key = ec.generate_private_key(ec.SECP256R1())
         usage = x509.KeyUsage(
             **{**_KEY_USAGE, "key_cert_sign": True, "crl_sign": True, "digital_signature": True},
         )
         basic = x509.BasicConstraints(ca=True, path_length=None)
-        self.ca = self._write("ca", self._sign(self._name, self._key, [(basic, True), (usage, True)]), self._key)
+        self._write("ca", self._sign(self._name, self._key, [(basic, True), (usage, True)]), self._key)
 
     def issue(self, name: str, user: str, groups: Sequence[str] = (), hosts: Sequence[str] = ()) -> Pair:
         """A certificate of a user (common name and groups) that also serves the given host names and addresses."""

@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -37,18 +38,15 @@ class ControlPlane(Cluster):
         self.folder = folder
         self.address = address
         self.processes = Processes(folder / "logs", detached)
-        self.server = ""
-        self.authority: Authority
 
     def start(self, controllers: bool = True, api_options: Sequence[str] = ()) -> None:
         """Returns when the API server is ready and, with controllers, when those run."""
         self.folder.mkdir(parents=True, exist_ok=True)
         port = free_port()
-        self.server = f"https://127.0.0.1:{port}"
-        self.authority = Authority(self.folder / "certificates")
+        (self.folder / "server").write_text(f"https://127.0.0.1:{port}")
         etcd = self._start_etcd()
         self._start_api_server(port, etcd, api_options)
-        self.client("kubectl", "kubernetes-admin", ["system:masters"], path=self.kubeconfig)
+        self.client("admin", "kubernetes-admin", ["system:masters"])
         self._wait_ready()
         if controllers:
             self._start_controllers()
@@ -59,10 +57,19 @@ class ControlPlane(Cluster):
         self.processes.stop("etcd")
         shutil.rmtree(self.folder / "etcd", ignore_errors=True)
 
-    def client(self, name: str, user: str, groups: Sequence[str] = (), path: Path | None = None) -> Path:
-        """A kubeconfig file for a user; RBAC says what the user may do."""
+    @property
+    def server(self) -> str:
+        """The address of the API server from this machine."""
+        return (self.folder / "server").read_text()
+
+    @cached_property
+    def authority(self) -> Authority:
+        return Authority(self.folder / "certificates")
+
+    def client(self, name: str, user: str, groups: Sequence[str] = ()) -> Path:
+        """The file NAME.kubeconfig for a user; RBAC says what the user may do."""
         pair = self.authority.issue(name, user, groups)
-        return self.authority.kubeconfig(path or self.folder / f"{name}.kubeconfig", self.server, pair)
+        return self.authority.kubeconfig(self.folder / f"{name}.kubeconfig", self.server, pair)
 
     def _start_etcd(self) -> str:
         client, peer = f"http://127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port()}"
@@ -131,7 +138,7 @@ class ControlPlane(Cluster):
 
     def _wait_ready(self, seconds: float = 60) -> None:
         context = ssl.create_default_context(cafile=str(self.authority.ca.certificate))
-        admin = Pair(*(self.authority.folder / f"kubectl.{end}" for end in ("crt", "key")))
+        admin = Pair(*(self.authority.folder / f"admin.{end}" for end in ("crt", "key")))
         context.load_cert_chain(admin.certificate, admin.key)
         end = time.monotonic() + seconds
         while True:

@@ -1,0 +1,3 @@
+module soda.dev/probe
+
+go 1.24
