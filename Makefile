@@ -4,7 +4,7 @@ PYTHON := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
 STAMP = $(VENV)/installed-$(1)
 
-.PHONY: quickstart test lint bench docs cluster lock clean
+.PHONY: quickstart test lint bench docs cluster cluster-up cluster-down lock clean
 
 quickstart: $(call STAMP,train)  ## run a real distillation on this machine and print the report's path
 	$(VENV)/bin/soda run crds/samples/quickstart.yaml
@@ -27,6 +27,12 @@ docs: $(call STAMP,dev)  ## write the generated files again
 
 cluster: $(call STAMP,dev)  ## tests on a real Kubernetes node with gVisor
 	$(PYTHON) -m pytest -m cluster
+
+cluster-up: $(call STAMP,dev)  ## a Kubernetes node with gVisor that stays; prints its KUBECONFIG
+	@$(PYTHON) -m tests.cluster up
+
+cluster-down: $(call STAMP,dev)  ## remove that node
+	@$(PYTHON) -m tests.cluster down
 
 lock:  ## pin every extra again, with hashes
 	for extra in operator jobs train; do \
