@@ -25,7 +25,7 @@ class Pair:
 
 
 class Authority:
-    """The authority of `folder`, new if there is none: ca.crt, ca.key, and NAME.crt, NAME.key for each it issues."""
+    """The authority of `folder`, new if there is none: ca.crt, ca.key, and NAME.crt, NAME.key of each issue."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)

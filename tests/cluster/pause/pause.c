@@ -3,9 +3,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static void end(int sig) { _exit(0 * sig); }
+static void end(int sig) {
+  (void)sig;
+  _exit(0);
+}
+
 static void reap(int sig) {
-  while (waitpid(-1, 0, WNOHANG) > 0) (void)sig;
+  (void)sig;
+  while (waitpid(-1, 0, WNOHANG) > 0)
+    ;
 }
 
 int main(void) {
