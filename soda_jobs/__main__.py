@@ -12,6 +12,11 @@ from soda_jobs.errors import SodaError
 
 STORE_HELP = "artifact store, a folder or s3://bucket/prefix (default: spec.storage of the file, else .soda/store)"
 RUN_HELP = "a run's YAML file, or the name of a run"
+INSIDE = {
+    "preflight": "check the run SODA_RUN, pin its sources, find what is committed",
+    "publish": "write the report of the run SODA_RUN",
+    "cleanup": "delete what only the run SODA_RUN uses",
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -82,7 +87,10 @@ def parser() -> argparse.ArgumentParser:
     serve = _command(
         commands, "serve", "soda_jobs.cli.inside:serve", "inside a job: serve the model SODA_SERVICE names"
     )
-    serve.add_argument("--port", type=int, required=True)
+    serve.add_argument("--port", type=int, required=True, metavar="N", help="port to listen on")
+    serve.add_argument("--host", default="127.0.0.1", metavar="H", help="address to listen on (127.0.0.1)")
+    for name, text in INSIDE.items():
+        _command(commands, name, f"soda_jobs.cli.inside:{name}", f"inside a job: {text}")
     return top
 
 

@@ -6,7 +6,7 @@ A method is a pure function from a spec to a `Graph`. Nothing here knows where a
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final
 
@@ -102,3 +102,16 @@ class Graph:
 
     def stage(self, name: str) -> Stage:
         return next(stage for stage in self.stages if stage.name == name)
+
+
+def with_pinned(graph: Graph, pinned: Mapping[str, str]) -> Graph:
+    """The graph whose source stages, by name, are of exactly these contents (SHA-256 each)."""
+    return replace(
+        graph,
+        stages=tuple(
+            replace(stage, settings={**stage.settings, "digest": pinned[stage.name]})
+            if stage.name in pinned
+            else stage
+            for stage in graph
+        ),
+    )

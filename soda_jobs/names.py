@@ -17,8 +17,14 @@ ATTEMPT_MAX: Final = 99
 RUN_LABEL: Final = "soda.dev/run"
 STAGE_LABEL: Final = "soda.dev/stage"
 SERVICE_LABEL: Final = "soda.dev/service"
+ROLE_LABEL: Final = "soda.dev/role"
 QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
 PRIORITY_LABEL: Final = "kueue.x-k8s.io/priority-class"
+
+# What a run's Jobs do besides stages and servers.
+PREFLIGHT: Final = "preflight"
+PUBLISH: Final = "publish"
+CLEANUP: Final = "cleanup"
 
 _LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 

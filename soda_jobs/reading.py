@@ -60,6 +60,14 @@ def _fetch(url: str, key: str, path: Path) -> Path:
     return path
 
 
+def is_in_bucket(url: str, *, folder: bool) -> bool:
+    """Whether an `s3://` object, or anything below an `s3://` prefix, is there."""
+    if folder:
+        return bool(_open(url).list(""))
+    parent, _, key = url.rpartition("/")
+    return bool(_open(parent).exists(key))
+
+
 def _open(url: str) -> Any:
     """The bucket that a source names, on the server that holds the run's artifacts."""
     from soda_jobs.settings import StoreSettings, store_from_env

@@ -13,24 +13,19 @@ import importlib
 import json
 import os
 import shutil
-import signal
 import time
-import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from soda_jobs.artifacts import Artifacts, Manifest
 from soda_jobs.context import ROWS, Context, Input, Summary
-from soda_jobs.errors import ExitCode, Retry, SodaError
+from soda_jobs.errors import Retry
+from soda_jobs.job import run_job
 from soda_jobs.log import event, progress
-from soda_jobs.parent import die_with_parent
 from soda_jobs.settings import open_artifacts, state_folder, store_from_env
-
-RESULT_LIMIT = 4096  # bytes; Kubernetes keeps no more of a termination message
 
 
 class TaskInput(BaseModel):
@@ -62,21 +57,8 @@ class Folders:
 
 def main() -> int:
     """Run the stage that the environment names; returns the exit code."""
-    die_with_parent()
-    signal.signal(signal.SIGTERM, _terminate)
     task = Task.model_validate_json(os.environ["SODA_STAGE"])
-    try:
-        result = run(task)
-    except SodaError as error:
-        event("stage_failed", stage=task.stage, exit=error.exit_code.name, message=str(error))
-        _report({"state": "failed", "reason": error.exit_code.name, "message": str(error)})
-        return int(error.exit_code)
-    except Exception as error:  # noqa: BLE001 - the one place where an unknown error becomes an exit code
-        event("stage_crashed", stage=task.stage, error=repr(error), traceback=traceback.format_exc())
-        _report({"state": "failed", "reason": ExitCode.BUG.name, "message": repr(error)})
-        return int(ExitCode.BUG)
-    _report(result)
-    return int(ExitCode.DONE)
+    return run_job(lambda: run(task), what="stage", stage=task.stage)
 
 
 def run(task: Task) -> dict[str, Any]:
@@ -158,17 +140,3 @@ def _folders(key: str) -> Folders:
     folders.out.mkdir(parents=True)
     folders.work.mkdir(parents=True, exist_ok=True)
     return folders
-
-
-def _report(result: dict[str, Any]) -> None:
-    path = os.environ.get("SODA_RESULT")
-    if path is None:
-        return
-    text = json.dumps(result, ensure_ascii=False)
-    if len(text.encode()) > RESULT_LIMIT:
-        text = json.dumps({key: value for key, value in result.items() if key not in ("counts", "message")})
-    Path(path).write_text(text, encoding="utf-8")
-
-
-def _terminate(signum: int, frame: FrameType | None) -> None:
-    raise Retry("the stage was asked to stop; what it committed stays and the next attempt goes on from there")

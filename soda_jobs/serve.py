@@ -2,7 +2,7 @@
 
     SODA_SERVICE  JSON {name, engine, model, artifact, options} (made by plan.py)
 
-Run as `python -m soda_jobs serve --port N`.
+Run as `python -m soda_jobs serve --port N [--host H]`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from soda_jobs.parent import die_with_parent
 from soda_jobs.settings import open_artifacts, state_folder, store_from_env
 
 
-def main(port: int) -> None:
+def main(port: int, host: str) -> None:
     """Never returns: the process becomes the engine."""
     die_with_parent()
     task = json.loads(os.environ["SODA_SERVICE"])
@@ -31,7 +31,8 @@ def main(port: int) -> None:
         if manifest is None:
             raise InvalidInput(f"the checkpoint {task['artifact']} of {task['name']} is not in the store")
         model, name = str(artifacts.fetch(manifest)), task["name"]
-    argv = server_argv(task["engine"], model_path_or_id=model, port=port, name=name, options=task["options"])
+    options = {**task["options"], "host": host}
+    argv = server_argv(task["engine"], model_path_or_id=model, port=port, name=name, options=options)
     program = sys.executable if argv[0] == "python" else shutil.which(argv[0])
     if program is None:
         raise InvalidInput(

@@ -12,7 +12,7 @@ come out. In the store:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +32,7 @@ from soda_jobs.artifacts.manifest import (
 from soda_jobs.errors import GiveUp, Retry
 from soda_jobs.log import event
 from soda_jobs.store import NotFound, Store
+from soda_jobs.store.base import MARKER, MARKER_DATA
 
 __all__ = ["Artifacts", "Facts", "Manifest", "Shards", "digest_of"]
 
@@ -132,6 +133,31 @@ class Artifacts:
         wrong = {name: damage[sha256] for name, (sha256, _) in sorted(manifest.files.items())}
         return [_sentence(manifest, name, what) for name, what in wrong.items() if what]
 
+    def delete(self, key: str) -> None:
+        """Delete the artifact under `key`, and rows of attempts. Its blobs stay until they are swept."""
+        self._store.delete(manifest_key(key))
+        self._store.delete(_partial(key))
+
+    def sweep(self, blobs: Collection[str]) -> int:
+        """Delete those of the blobs (SHA-256 each) that no artifact of the store has; returns how many.
+
+        A commit puts blobs before its manifest: whoever commits one of these very contents meanwhile may lose it,
+        and learns it from `fetch`. GiveUp while a manifest in the store is damaged, for it may name any of them.
+        """
+        manifests = _each(self.find, [key.split("/")[1] for key in self._store.list("artifacts/")])
+        used = {sha256 for found in manifests if found for sha256, _ in found.files.values()}
+        unused = [key for sha256 in sorted(set(blobs) - used) for key in self._store.list(blob_key(sha256))]
+        _each(self._store.delete, unused)
+        return len(unused)
+
+    def try_writing(self, run: str) -> None:
+        """One write of each kind, so that what is not allowed shows at once; nothing of it stays."""
+        self._store.put_if_absent(MARKER, MARKER_DATA)
+        name = f"runs/{run}/try"
+        self._store.put(name, b"")
+        self._store.get(name)
+        self._store.delete(name)
+
     def put_document(self, run: str, name: str, data: bytes) -> None:
         """Keep a small document about a run, in place of an earlier one."""
         self._store.put(f"runs/{run}/{name}", data)
@@ -141,6 +167,9 @@ class Artifacts:
             return self._store.get(f"runs/{run}/{name}")
         except NotFound:
             return None
+
+    def delete_documents(self, run: str) -> None:
+        self._store.delete(f"runs/{run}/")
 
     def list_documents(self, run: str = "") -> list[str]:
         """Names of a run's documents; without a run, `<run>/<name>` of all runs."""

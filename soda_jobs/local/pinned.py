@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from pathlib import Path
 
-from soda_jobs.graph import Graph, Kind, Stage
+from soda_jobs.graph import Graph, Kind, Stage, with_pinned
 from soda_jobs.records import canonical
 
 
 def pin_sources(graph: Graph) -> Graph:
     """The graph with the digest of every local file or folder that a source stage reads."""
-    return replace(graph, stages=tuple(map(_pinned, graph.stages)))
+    return with_pinned(graph, pins(graph))
 
 
-def _pinned(stage: Stage) -> Stage:
+def pins(graph: Graph) -> dict[str, str]:
+    """The digest of every local file or folder that a source stage reads, by the stage's name."""
+    return {stage.name: _digest(path) for stage in graph if (path := _local(stage)) is not None}
+
+
+def _local(stage: Stage) -> Path | None:
     source = stage.settings.get("source")
     if stage.kind is not Kind.SOURCE or not source:
-        return stage
+        return None
     path = Path(source.removeprefix("file:"))
-    if not path.exists():
-        return stage  # a hub id, a bucket, something built in; or a mistake that the stage will name
-    return replace(stage, settings={**stage.settings, "digest": _digest(path)})
+    return path if path.exists() else None  # a hub id, a bucket; or a mistake that the stage will name
 
 
 def _digest(path: Path) -> str:

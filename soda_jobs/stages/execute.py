@@ -74,7 +74,8 @@ async def _execute(
             memory_mib=settings.memory_mib,
             rules=settings.rules,
         )
-        verdict = (await run_programs(url, [job], token=token))[job.id]
+        where = url.replace("{language}", found.language)  # a cluster has a sandbox for each language
+        verdict = (await run_programs(where, [job], token=token))[job.id]
         return Outcome(rows=[_execution(settings, context.round, completion, found, verdict)])
 
     return await map_rows(completions, work, context=context, unit="programs", in_flight=32)
