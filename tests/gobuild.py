@@ -1,6 +1,6 @@
 """Programs that tests need, built once by Go from a committed go.mod and go.sum into a cache outside the checkout.
 
-The cache is `$SODA_CACHE` or `~/.cache/soda`. Cold builds take minutes of CPU time; afterwards nothing is compiled.
+The cache is `$SODA_CACHE` or `~/.cache/soda`. A cold build takes minutes of CPU time; afterwards none is needed.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def build(
 ) -> Path:
     """The program of one Go package, built now if it is not in the cache.
 
-    `module` is the folder with go.mod and go.sum, whose bytes and these options name the cached file; `work` is the
-    folder to build in when it is not the module itself (a patched vendor tree, say).
+    `module` is the folder with go.mod and go.sum, whose bytes and these options name the cached file; `work` is a
+    folder to build in that is not the module itself (a patched vendor tree, say).
     """
     go = shutil.which("go")
     if go is None:
@@ -59,7 +59,13 @@ def build(
     with locked(program.name):
         if not program.exists():
             fresh = program.with_suffix(".new")
-            flags = ["-trimpath", "-ldflags", f"-s -w {ldflags}".strip(), *(["-tags", tags] if tags else []), *options]
+            flags = [
+                "-trimpath",
+                "-ldflags",
+                f"-s -w {ldflags}".strip(),
+                *(["-tags", tags] if tags else []),
+                *options,
+            ]
             subprocess.run(
                 ["nice", "-n", "10", go, "build", *flags, "-o", fresh, package],
                 cwd=work or module,

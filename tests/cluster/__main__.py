@@ -6,6 +6,8 @@ import argparse
 import sys
 import time
 
+import pytest
+
 from tests.cluster.node import Node, alone, missing
 
 
@@ -16,7 +18,11 @@ def main() -> int:
     if reason := missing():
         print(f"{reason[0].upper()}{reason[1:]}.", file=sys.stderr)
         return 1
-    return verb(Node(detached=True))
+    try:
+        return verb(Node(detached=True))
+    except (RuntimeError, TimeoutError, pytest.skip.Exception) as error:
+        print(error, file=sys.stderr)
+        return 1
 
 
 def up(node: Node) -> int:
@@ -49,6 +55,7 @@ def status(node: Node) -> int:
         print("The node is not up: python -m tests.cluster up.")
         return 1
     print(f"KUBECONFIG={node.kubeconfig}")
+    print(f"Pods reach a server on this machine at {node.address}.")
     return 0
 
 

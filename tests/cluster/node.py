@@ -103,6 +103,10 @@ class Node(ControlPlane):
         seen = self.folder / _IMAGES / "imported.json"
         known: dict[str, str] = json.loads(seen.read_text()) if seen.exists() else {}
         found = archive.tags(path)
+        if not found:
+            raise ValueError(
+                f"{path} names no image: write it with a tag, as `buildah push ... docker-archive:` does"
+            )
         if any(known.get(tag) != digest for tag, digest in found.items()):
             self.ctr("images", "import", str(path))
             seen.write_text(json.dumps({**known, **found}, indent=1))

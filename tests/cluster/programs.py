@@ -115,6 +115,8 @@ def _patched_gvisor(module: Path) -> Path:
         text = source.read_text()
         strict = "if os.IsPermission(err) && (!runningPrivileged() || userns.RunningInUserNS()) {"
         assert strict in text, f"{source} is not the file that the patch was written for"
-        source.write_text(text.replace(strict, "if os.IsPermission(err) || !runningPrivileged() || userns.RunningInUserNS() {"))
+        source.write_text(
+            text.replace(strict, "if os.IsPermission(err) || !runningPrivileged() || userns.RunningInUserNS() {")
+        )
         done.touch()
     return tree
