@@ -1,6 +1,8 @@
 """The project's images, built here from their real Dockerfiles with buildah and without a registry.
 
-    python -m tests.cluster.images sandbox-python jobs     (or: all)
+    python -m tests.cluster.images sandbox-python jobs     build these (or: all)
+    python -m tests.cluster.images table                   how large they are
+    python -m tests.cluster.images prune                   forget layers that no image has any more
 
 The base is a Debian made by debootstrap under the tag that the Dockerfiles name. Archives and layers lie in
 `$SODA_CACHE` or `~/.cache/soda`. An archive's name has a digest of all that went in, so what is unchanged is not
@@ -19,8 +21,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tests import gobuild
 
@@ -52,6 +55,7 @@ Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
 """
 _PIP_SETTINGS: Final = ("index-url", "extra-index-url", "trusted-host", "proxy", "default-timeout", "retries")
 _APT_SETTINGS: Final = re.compile(r"^Acquire::(?:Check-|Retries|https?::).*", re.MULTILINE)
+_DIGEST: Final = "[0-9a-f]" * 12
 _CERTIFICATES: Final = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
@@ -70,7 +74,7 @@ def image_archive(name: str) -> Path:
         archive = folder / f"{name}-{digest(name)}.tar"
         if not archive.exists():
             _build(name)
-            for stale in folder.glob(f"{name}-" + "[0-9a-f]" * 12 + ".tar*"):
+            for stale in folder.glob(f"{name}-{_DIGEST}.tar*"):
                 stale.unlink()
             fresh = archive.with_suffix(".tar.new")
             fresh.unlink(missing_ok=True)
@@ -99,11 +103,16 @@ def dockerfile(name: str) -> Path:
     return ROOT / "images" / name / "Dockerfile"
 
 
-def root_of(name: str) -> Path:
-    """The image's file system, mounted read-only by nobody's rule but its reader's. Unmount with `unmount`."""
+@contextmanager
+def mounted(name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The image's file system as a folder, and what its configuration says (Env, User, WorkingDir, Labels)."""
     image_archive(name)
     container = _buildah("from", "--pull-never", image_name(name)).strip()
-    return Path(_buildah("mount", container).strip())
+    try:
+        described = json.loads(_buildah("inspect", "--type", "image", image_name(name)))
+        yield Path(_buildah("mount", container).strip()), described["OCIv1"]["config"]
+    finally:
+        _buildah("rm", container)
 
 
 def _inputs(name: str) -> Iterator[Path]:
@@ -153,7 +162,9 @@ def _machine_settings(folder: Path) -> Iterator[str]:
     dump = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=False).stdout
     apt.write_text("\n".join(_APT_SETTINGS.findall(dump)) + "\n")
     yield f"{apt}:/etc/apt/apt.conf.d/99-build:ro"
-    listed = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False)
+    listed = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
+    )
     pairs = re.findall(r"^(?:global|:env:)\.([\w-]+)='(.*)'$", listed.stdout, re.MULTILINE)
     lines = [f"{key} = {value}" for key, value in pairs if key in _PIP_SETTINGS]
     if _CERTIFICATES.exists():
@@ -173,7 +184,30 @@ def _buildah(*words: str, loud: bool = False) -> str:
     return subprocess.run(argv, stdout=out, text=True, check=True, env=os.environ).stdout or ""
 
 
+def table() -> str:
+    """The archives that exist, in Markdown."""
+    lines = ["| image | holds | MB unpacked |", "|---|---|---|"]
+    for name in NAMES:
+        archives = list((gobuild.cache_folder() / "images").glob(f"{name}-{_DIGEST}.tar"))
+        size = f"{archives[0].stat().st_size / 1e6:,.0f}" if archives else "not built here"
+        holds = dockerfile(name).read_text().splitlines()[0].removeprefix("# ")
+        lines.append(f"| `soda-{name}` | {holds} | {size} |")
+    return "\n".join(lines)
+
+
+def prune() -> None:
+    """Forget layers that no image has any more; what a build then misses it makes again."""
+    with gobuild.locked("images"):
+        _buildah("rmi", "--prune", loud=True)
+
+
 def main(words: list[str]) -> None:
+    if words == ["table"]:
+        print(table())
+        return
+    if words == ["prune"]:
+        prune()
+        return
     for name in NAMES if words == ["all"] else words:
         started = time.monotonic()
         archive = image_archive(name)
