@@ -18,12 +18,14 @@ lint: $(call STAMP,dev)  ## style, types, layers, generated files
 	$(PYTHON) -m mypy
 	$(VENV)/bin/lint-imports
 	$(PYTHON) -m soda_jobs.spec_docs --check
+	$(PYTHON) -m soda_operator.crd --check
 
 bench: $(call STAMP,dev)  ## measure; prints a table for each benchmark
 	for file in tests/bench/bench_*.py; do $(PYTHON) $$file || exit 1; done
 
 docs: $(call STAMP,dev)  ## write the generated files again
 	$(PYTHON) -m soda_jobs.spec_docs
+	$(PYTHON) -m soda_operator.crd
 
 cluster: $(call STAMP,dev)  ## tests on a real Kubernetes node with gVisor
 	$(PYTHON) -m pytest -m cluster

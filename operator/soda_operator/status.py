@@ -18,9 +18,11 @@ MESSAGE_MAX = 1024
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Short = Annotated[str, Field(max_length=128)]
 Message = Annotated[str, Field(max_length=MESSAGE_MAX)]
-Time = Annotated[str, Field(max_length=32)]
+Time = Annotated[str, Field(max_length=32, json_schema_extra={"format": "date-time"})]
 Sha = Annotated[str, Field(max_length=64)]
-Numbers = Annotated[dict[str, float], Field(max_length=16)]
+Number = Annotated[float, Field(ge=-1e18, le=1e18)]
+Numbers = Annotated[dict[str, Number], Field(max_length=16)]
+Generation = Annotated[int, Field(ge=-1, le=2**53)]
 
 
 class Block(BaseModel):
@@ -44,7 +46,7 @@ class Condition(Block):
     """One sentence for people, with the next step where there is one."""
     last_transition_time: Time
     """When `status` last changed."""
-    observed_generation: Annotated[int, Field(ge=-1)] = -1
+    observed_generation: Generation = -1
     """The generation this was seen at."""
 
 
@@ -110,7 +112,7 @@ class RoundStatus(Block):
 class RunStatus(Block):
     """Where a run stands."""
 
-    observed_generation: Annotated[int, Field(ge=-1)] = -1
+    observed_generation: Generation = -1
     """The generation of the spec that this status is about; -1 before the operator has seen it."""
     state: State = "Pending"
     """One word for where the run stands."""
@@ -142,7 +144,7 @@ class RunStatus(Block):
     """Store that the artifacts and the report are in."""
     retry_token: Short = ""
     """The value of `spec.retryToken` that was acted on last."""
-    pinned: Annotated[dict[str, str], Field(max_length=64)] = Field(default_factory=dict)
+    pinned: Annotated[dict[str, Short], Field(max_length=64)] = Field(default_factory=dict)
     """Contents of sources, by stage, as they were when the run began."""
     stages: Annotated[list[StageStatus], Field(max_length=512)] = Field(default_factory=list)
     """Every stage, in order."""
