@@ -370,3 +370,45 @@ except Retry as error:
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
     assert done.stdout.endswith("File too large\n")
     assert read_folder(open_in(tmp_path, "small").fetch(made)) == FILES
+
+
+def test_delete_leaves_what_others_have_and_sweep_takes_the_rest(tmp_path: Path) -> None:
+    artifacts, out = open_in(tmp_path), tmp_path / "out"
+    mine = artifacts.commit("k1", make_folder(out / "1", {"shared": b"both", "mine": b"only k1"}), **FACTS)
+    theirs = artifacts.commit("k2", make_folder(out / "2", {"shared": b"both"}), **FACTS)
+    artifacts.shards("k1").commit("000.jsonl", b"row")
+    artifacts.delete("k1")
+    artifacts.delete("k1")
+    assert artifacts.find("k1") is None
+    assert artifacts.shards("k1").done() == []
+    blobs = {sha256 for sha256, _ in mine.files.values()}
+    assert artifacts.sweep(blobs) == 1
+    assert artifacts.sweep(blobs) == 0
+    assert artifacts.verify("k2") == []
+    assert (
+        Artifacts(open_store(str(tmp_path / "store")), tmp_path / "fresh").fetch(theirs) / "shared"
+    ).read_bytes()
+
+
+def test_nothing_is_swept_while_a_manifest_cannot_be_read(tmp_path: Path) -> None:
+    artifacts = open_in(tmp_path)
+    mine = artifacts.commit("k1", make_folder(tmp_path / "1", {"mine": b"only k1"}), **FACTS)
+    artifacts.commit("k2", make_folder(tmp_path / "2"), **FACTS)
+    artifacts.delete("k1")
+    manifest = tmp_path / "store/artifacts/k2/manifest.json"
+    manifest.chmod(0o644)
+    manifest.write_text("{")
+    (blob, _), *_ = mine.files.values()
+    with pytest.raises(GiveUp, match="damaged"):
+        artifacts.sweep([blob])
+    assert (tmp_path / "store/blobs/sha256" / blob[:2] / blob).exists()
+
+
+def test_trying_to_write_leaves_nothing(tmp_path: Path) -> None:
+    artifacts = open_in(tmp_path)
+    artifacts.try_writing("r")
+    assert artifacts.list_documents() == []
+    artifacts.put_document("r", "run.yaml", b"x")
+    artifacts.put_document("r2", "run.yaml", b"x")
+    artifacts.delete_documents("r")
+    assert artifacts.list_documents() == ["r2/run.yaml"]
