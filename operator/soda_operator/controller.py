@@ -1,0 +1,233 @@
+"""The thin part that acts: take a key, look, decide, write. Everything it knows comes from the cache.
+
+The order of writes is the decision's: finalizers, status, deletions, objects. Any error puts the key back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from typing import Any, Final
+
+from soda_jobs.errors import Retry, SodaError
+from soda_jobs.log import event
+from soda_operator import metrics
+from soda_operator.accept import Accepted, accept
+from soda_operator.cache import KINDS, Cache
+from soda_operator.cluster import Cluster, Conflict, Gone, Refused
+from soda_operator.config import Config
+from soda_operator.decision import Decision, Raw
+from soda_operator.faults import Fault
+from soda_operator.lease import Lease
+from soda_operator.notes import notes
+from soda_operator.observed import Observed, Warned
+from soda_operator.reconcile import reconcile
+from soda_operator.summary import TERMINAL
+from soda_operator.surroundings import Surroundings
+from soda_operator.work_queue import Key, WorkQueue
+
+WORKERS: Final = 8
+STARTING_SECONDS: Final = 5.0  # how often a run with something that has not started is looked at
+RUNNING_SECONDS: Final = 15.0
+
+
+class Controller:
+    """Workers over one queue."""
+
+    def __init__(self, cluster: Cluster, config: Config, lease: Lease) -> None:
+        self._cluster, self._config, self._lease = cluster, config, lease
+        self.cache, self.queue = Cache(), WorkQueue()
+        self._accepted: dict[Key, tuple[tuple[str, int], Accepted | Fault]] = {}
+        self._around: dict[Key, Surroundings] = {}
+        self._applied: dict[Key, dict[str, str]] = {}
+
+    async def work(self) -> None:
+        """One worker: never returns."""
+        while True:
+            key, since = await self.queue.get()
+            metrics.QUEUE.set(len(self.queue))
+            if not self._lease.held:
+                self.queue.done(key)  # the lease, once taken, makes every key dirty again
+                continue
+            try:
+                with metrics.RECONCILE.time():
+                    await self._reconcile(key)
+                self.queue.done(key)
+            except Conflict:
+                metrics.ERRORS.labels(kind="conflict").inc()
+                self.queue.failed(key)
+            except SodaError as error:
+                metrics.ERRORS.labels(kind=type(error).__name__.lower()).inc()
+                event("reconcile_failed", namespace=key[0], run=key[1], error=str(error))
+                self.queue.failed(key, error.after if isinstance(error, Retry) else None)
+            except Exception as error:  # noqa: BLE001 - a bug about one run must not end the others
+                metrics.ERRORS.labels(kind="bug").inc()
+                event("reconcile_crashed", namespace=key[0], run=key[1], error=repr(error))
+                self.queue.failed(key)
+            metrics.WAIT.observe(asyncio.get_running_loop().time() - since)
+
+    async def _reconcile(self, key: Key) -> None:
+        resource = self.cache.runs.get(key)
+        if resource is None:
+            self._forget(key)
+            return
+        if is_at_rest(resource) and not self.cache.jobs(key):
+            return
+        now = time.time()
+        around = self._around.setdefault(key, Surroundings())
+        jobs, pods = self.cache.jobs(key), self.cache.pods(key)
+        if (resource.get("status") or {}).get("state") not in TERMINAL:
+            await around.refresh(self._cluster, key[0], (jobs, pods), now)
+        observed = Observed(dict(jobs), dict(pods), around.warnings, around.progress, around.refused)
+        decision = reconcile(resource, self._accept(key, resource), observed, self._config, now)
+        await self._act(key, resource, decision, around)
+        if decision.again is not None:
+            self.queue.add_later(key, decision.again)
+        self._look_soon(key, observed)
+
+    def _look_soon(self, key: Key, observed: Observed) -> None:
+        """Warnings and progress are not watched, so they are asked for again."""
+        open_jobs = [job for job in observed.jobs.values() if not job.outcome]
+        if any(not any(pod.is_ready for pod in observed.pods_of(job.name)) for job in open_jobs):
+            self.queue.add_later(key, STARTING_SECONDS)
+        elif open_jobs:
+            self.queue.add_later(key, RUNNING_SECONDS)
+
+    async def _act(self, key: Key, resource: Raw, decision: Decision, around: Surroundings) -> None:
+        if decision.finalizers is not None:
+            resource = await self._cluster.put_finalizers(resource, decision.finalizers)
+            self.cache.put("DistillationRun", resource)
+        if decision.status is not None:
+            resource = await self._write_status(resource, decision.status)
+        elif any(item["kind"] == "Job" for item in decision.apply):
+            await self._must_be_current(key, resource)
+        if decision.delete_run:
+            await self._cluster.delete("DistillationRun", *key)
+            return
+        for kind, name in decision.delete:
+            self._check_lease()
+            await self._cluster.delete(kind, key[0], name)
+            self._applied.get(key, {}).pop(f"{kind}/{name}", None)
+        await self._apply(key, decision.apply, around)
+
+    async def _write_status(self, resource: Raw, status: Raw) -> Raw:
+        self._check_lease()
+        old = resource.get("status") or {}
+        written = await self._cluster.put_status({**resource, "status": status})
+        self.cache.put("DistillationRun", written)
+        _count(old, status)
+        for item in notes(resource, old, status, time.time()):
+            try:
+                await self._cluster.create(item)
+            except (Conflict, Gone, Refused):
+                continue
+        return written
+
+    async def _must_be_current(self, key: Key, resource: Raw) -> None:
+        """A Job that is missing in the cache may be there: make it only from the newest status there is."""
+        newest = await self._cluster.get("DistillationRun", *key)
+        if newest["metadata"]["resourceVersion"] != resource["metadata"]["resourceVersion"]:
+            raise Conflict("the run has changed since it was seen")
+
+    async def _apply(self, key: Key, manifests: list[Raw], around: Surroundings) -> None:
+        """Make what is missing. What the API server refuses is told in the status and does not stop the rest."""
+        applied = self._applied.setdefault(key, {})
+        for item in manifests:
+            name = f"{item['kind']}/{item['metadata']['name']}"
+            digest = hashlib.sha256(json.dumps(item, sort_keys=True).encode()).hexdigest()
+            if item["kind"] != "Job" and applied.get(name) == digest:
+                continue
+            self._check_lease()
+            try:
+                await self._cluster.apply(item)
+            except Refused as error:
+                news = Warned(error.reason, str(error))
+                if around.refused.get(item["metadata"]["name"]) != news:
+                    around.refused[item["metadata"]["name"]] = news
+                    self.queue.add(key)
+                self.queue.add_later(key, STARTING_SECONDS)
+                continue
+            applied[name] = digest
+            around.refused.pop(item["metadata"]["name"], None)
+
+    def _check_lease(self) -> None:
+        if not self._lease.held:
+            raise Retry("another operator may hold the lease")
+
+    def _accept(self, key: Key, resource: Raw) -> Accepted | Fault:
+        meta = resource["metadata"]
+        version = (meta["uid"], meta["generation"])
+        known = self._accepted.get(key)
+        if known is None or known[0] != version:
+            known = self._accepted[key] = (version, accept(resource, self._config))
+        return known[1]
+
+    def _forget(self, key: Key) -> None:
+        for table in (self._accepted, self._around, self._applied):
+            table.pop(key, None)
+
+    async def resync(self) -> int:
+        """List everything anew; how many objects the watches had not told of. The safety net of lost events."""
+        missed = 0
+        self._applied.clear()
+        for kind in KINDS:
+            selector = {} if kind == "DistillationRun" else {"labelSelector": "soda.dev/run"}
+            before = {(namespace, name): key for key, namespace, name in self.cache.names(kind)}
+            async for raw in self._cluster.list(kind, self._config.namespace, **selector):
+                raw.setdefault("kind", kind)
+                raw.setdefault("apiVersion", "soda.dev/v1alpha1")
+                before.pop((raw["metadata"]["namespace"], raw["metadata"]["name"]), None)
+                key = self.cache.put(kind, raw)
+                if key is not None:
+                    missed += 1
+                    self.queue.add(key)
+            for (namespace, name), key in before.items():
+                missed += await self._vanished(kind, key, namespace, name)
+        for key, resource in self.cache.runs.items():
+            if not is_at_rest(resource):
+                self.queue.add(key)
+        self._count_runs()
+        return missed
+
+    async def _vanished(self, kind: str, key: Key, namespace: str, name: str) -> int:
+        """An object that is known but was not listed: it may also have been made since the list began."""
+        try:
+            await self._cluster.get(kind, namespace, name)
+        except Gone:
+            self.cache.forget(kind, key, namespace, name)
+            self.queue.add(key)
+            return 1
+        return 0
+
+    def _count_runs(self) -> None:
+        counts: dict[str, int] = {}
+        for resource in self.cache.runs.values():
+            state = (resource.get("status") or {}).get("state") or "Pending"
+            counts[state] = counts.get(state, 0) + 1
+        metrics.RUNS.clear()
+        for state, count in counts.items():
+            metrics.RUNS.labels(state=state).set(count)
+
+
+def is_at_rest(resource: Raw) -> bool:
+    """A run that is over and has nothing left to happen to it."""
+    status, spec, meta = resource.get("status") or {}, resource["spec"], resource["metadata"]
+    return (
+        status.get("state") in TERMINAL
+        and status.get("observedGeneration") == meta["generation"]
+        and "deletionTimestamp" not in meta
+        and spec.get("ttlSecondsAfterFinished") is None
+    )
+
+
+def _count(old: Raw, new: Raw) -> None:
+    before: dict[str, Any] = {row["name"]: row for row in old.get("stages", ())}
+    for row in new.get("stages", ()):
+        was = before.get(row["name"], {})
+        if row["state"] != was.get("state") and row["state"] in ("done", "reused", "failed"):
+            metrics.STAGES.labels(state=row["state"]).inc()
+        if row.get("reason") and row.get("reason") != was.get("reason"):
+            metrics.FAULTS.labels(reason=row["reason"]).inc()
+    metrics.GPU_SECONDS.inc(max(0, new.get("gpuSeconds", 0) - old.get("gpuSeconds", 0)))
