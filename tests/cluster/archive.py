@@ -21,6 +21,7 @@ from tests import gobuild
 HERE = Path(__file__).parent
 PAUSE = "localhost/pause:1"
 PROBE = "localhost/probe:1"
+USER = 65532
 
 
 def pause_image() -> Path:
@@ -29,7 +30,7 @@ def pause_image() -> Path:
 
 
 def probe_image() -> Path:
-    """The image of `probe/main.go`, which looks around from inside a pod. It runs as user 65532."""
+    """The image of `probe/main.go`, which looks around from inside a pod, as a user who owns `/work`."""
     return _cached(PROBE, HERE / "probe" / "main.go", _build_probe, "/probe")
 
 
@@ -43,7 +44,7 @@ def tags(archive: Path) -> dict[str, str]:
 
 
 def _cached(tag: str, source: Path, build: Callable[[Path], bytes], entrypoint: str) -> Path:
-    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:12]
+    digest = hashlib.sha256(source.read_bytes() + Path(__file__).read_bytes()).hexdigest()[:12]
     folder = gobuild.cache_folder() / "images"
     folder.mkdir(exist_ok=True)
     path = folder / f"{tag.partition('/')[2].replace(':', '-')}-{digest}.tar"
@@ -73,12 +74,12 @@ def _build_probe(source: Path) -> bytes:
 
 def _write(path: Path, tag: str, program: bytes, entrypoint: Sequence[str]) -> None:
     """A `docker save` archive of one layer with one program, the same bytes each time."""
-    layer = _tar({entrypoint[0].lstrip("/"): program}, mode=0o755)
+    layer = _tar({entrypoint[0].lstrip("/"): program, "work/": b""}, mode=0o755, owner=USER)
     config = json.dumps(
         {
             "architecture": "amd64",
             "os": "linux",
-            "config": {"Entrypoint": list(entrypoint), "User": "65532:65532", "WorkingDir": "/"},
+            "config": {"Entrypoint": list(entrypoint), "User": f"{USER}:{USER}", "WorkingDir": "/"},
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
             "history": [{"created": "1970-01-01T00:00:00Z"}],
         }
@@ -88,11 +89,13 @@ def _write(path: Path, tag: str, program: bytes, entrypoint: Sequence[str]) -> N
     path.write_bytes(_tar({"manifest.json": manifest, name: config, "layer.tar": layer}))
 
 
-def _tar(files: dict[str, bytes], mode: int = 0o644) -> bytes:
+def _tar(files: dict[str, bytes], mode: int = 0o644, owner: int = 0) -> bytes:
+    """A name that ends in a slash is a folder."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
         for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size, info.mode = len(content), mode
+            info = tarfile.TarInfo(name.rstrip("/"))
+            info.size, info.mode, info.uid, info.gid = len(content), mode, owner, owner
+            info.type = tarfile.DIRTYPE if name.endswith("/") else tarfile.REGTYPE
             tar.addfile(info, io.BytesIO(content))
     return out.getvalue()
