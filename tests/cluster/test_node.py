@@ -91,6 +91,12 @@ def test_a_memory_limit_ends_in_oom_killed(node: Node, namespace: str, runtime: 
     assert (state["reason"], state["exitCode"]) == ("OOMKilled", code)
 
 
+@pytest.mark.parametrize("runtime", ["gvisor", None])
+def test_memory_below_the_limit_is_granted(node: Node, namespace: str, runtime: str | None) -> None:
+    _, said = answer(node, namespace, pod("modest", "eat", "40", memory="128Mi", runtimeClassName=runtime))
+    assert said.startswith("has 40 MiB")
+
+
 def test_a_pod_calls_the_api_server_by_name(node: Node, namespace: str) -> None:
     token = "/var/run/secrets/kubernetes.io/serviceaccount/token"
     url = f"https://kubernetes.default.svc/api/v1/namespaces/{namespace}/pods"
