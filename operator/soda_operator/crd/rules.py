@@ -19,6 +19,9 @@ from soda_operator.crd.cel import Rule, matches
 # Soda's rules that no row of the table stands for, and why.
 ELSEWHERE: Final = {"rules._label_keys": "Kubernetes checks the keys of labels and annotations itself"}
 
+# What soda checks in another way: the pattern of the name, and what only an object with a past can break.
+CRD_ONLY: Final = frozenset({"Metadata.name", "resource.forbidden_changes", "cancel"})
+
 # The longest name has one digit in each number: every further digit costs one character.
 _NAME_ROOM: Final = run_name_limit(1, 1) + 2
 _GROUP: Final = (
