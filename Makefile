@@ -18,6 +18,7 @@ lint: $(call STAMP,dev)  ## style, types, layers, generated files
 	$(PYTHON) -m mypy
 	$(VENV)/bin/lint-imports
 	$(PYTHON) -m soda_jobs.spec_docs --check
+	$(PYTHON) -m soda_jobs.cli_docs --check
 	$(PYTHON) -m soda_operator.crd --check
 
 bench: $(call STAMP,dev)  ## measure; prints a table for each benchmark
@@ -25,6 +26,7 @@ bench: $(call STAMP,dev)  ## measure; prints a table for each benchmark
 
 docs: $(call STAMP,dev)  ## write the generated files again
 	$(PYTHON) -m soda_jobs.spec_docs
+	$(PYTHON) -m soda_jobs.cli_docs
 	$(PYTHON) -m soda_operator.crd
 
 cluster: $(call STAMP,dev)  ## tests on a real Kubernetes node with gVisor

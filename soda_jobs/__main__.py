@@ -11,7 +11,21 @@ from soda_jobs import __version__
 from soda_jobs.errors import SodaError
 
 STORE_HELP = "artifact store, a folder or s3://bucket/prefix (default: spec.storage of the file, else .soda/store)"
-RUN_HELP = "a run's YAML file, or the name of a run"
+RUN_HELP = "the name of a run; on this machine also its YAML file"
+# Commands on a run, wherever it is: `soda_jobs.cli.look` has them for this machine, `cli.remote` for a cluster.
+ON_A_RUN = {
+    "status": "show where a run stands",
+    "watch": "follow a run until it is over; exit code 0 succeeded, 1 failed, 3 cancelled or stopped",
+    "explain": "say in a paragraph what a run does or waits for, and what to do next",
+    "logs": "print the events of a run's stages and servers; in a cluster the newest attempt first",
+    "report": "write a run's report again, or fetch it from a cluster's store; print its path",
+}
+CLUSTER_ONLY = {
+    "suspend": "stop a run in a cluster; what is committed stays",
+    "resume": "let a suspended run go on",
+    "cancel": "end a run in a cluster; what is committed stays",
+    "retry": "let a run that failed or was cancelled go on",
+}
 INSIDE = {
     "preflight": "check the run SODA_RUN, pin its sources, find what is committed",
     "publish": "write the report of the run SODA_RUN",
@@ -19,9 +33,9 @@ INSIDE = {
 }
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(program: str = "soda") -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
-        prog="soda",
+        prog=program,
         description="Distil a strong code model's skill into a small one, from one DistillationRun.",
         epilog="exit codes: 0 done, 64 your input, 65 gave up, 70 our bug, 75 try again, 77 sandbox not isolated",
     )
@@ -33,32 +47,17 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--store", metavar="URL", help=STORE_HELP)
 
     validate = _command(commands, "validate", "soda_jobs.cli.look:validate", "say every mistake in a file")
-    validate.add_argument("file", metavar="FILE")
+    validate.add_argument("file", metavar="FILE", help="the DistillationRun, as for kubectl apply")
     _output(validate)
 
     plan = _command(
         commands, "plan", "soda_jobs.cli.look:plan", "show the stages, what is reused and what it costs"
     )
-    plan.add_argument("file", metavar="FILE")
+    plan.add_argument("file", metavar="FILE", help="the DistillationRun, as for kubectl apply")
     plan.add_argument("--store", metavar="URL", help=STORE_HELP)
     _output(plan)
 
-    status = _command(commands, "status", "soda_jobs.cli.look:status", "show where a run stands")
-    status.add_argument("run", metavar="RUN", help=RUN_HELP)
-    status.add_argument("--store", metavar="URL", help=STORE_HELP)
-    _output(status)
-
-    report = _command(
-        commands, "report", "soda_jobs.cli.look:report", "write a run's report again, print its path"
-    )
-    report.add_argument("run", metavar="RUN", help=RUN_HELP)
-    report.add_argument("--store", metavar="URL", help=STORE_HELP)
-    _output(report)
-
-    logs = _command(commands, "logs", "soda_jobs.cli.look:logs", "print the events of a run's stages and servers")
-    logs.add_argument("run", metavar="RUN", help=RUN_HELP)
-    logs.add_argument("stage", metavar="STAGE", nargs="?", help="only this stage, or service-NAME")
-    logs.add_argument("-f", "--follow", action="store_true", help="go on as new lines are written")
+    _run_commands(commands)
 
     execute = _command(commands, "execute", "soda_jobs.cli.programs:execute", "run programs in the sandbox")
     execute.add_argument(
@@ -94,6 +93,39 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _run_commands(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
+    for name, text in ON_A_RUN.items():
+        command = _command(commands, name, f"soda_jobs.cli.look:{name}", text)
+        command.add_argument("run", metavar="RUN", help=RUN_HELP)
+        if name == "logs":
+            command.add_argument("stage", metavar="STAGE", nargs="?", help="only this stage, or service-NAME")
+            command.add_argument("-f", "--follow", action="store_true", help="go on as new lines are written")
+        else:
+            command.add_argument("--store", metavar="URL", help=STORE_HELP)
+            _output(command)
+        if name == "watch":
+            command.add_argument(
+                "--interval", type=float, default=2.0, metavar="SECONDS", help="between looks (2)"
+            )
+        if name == "report":
+            command.add_argument("--endpoint", metavar="URL", help="of the S3 server, as this machine reaches it")
+        _cluster(command, name)
+    for name, text in CLUSTER_ONLY.items():
+        command = _command(commands, name, "soda_jobs.cli.look:cluster_only", text)
+        command.add_argument("run", metavar="RUN", help="the name of a run")
+        _cluster(command, name)
+
+
+def _cluster(command: argparse.ArgumentParser, verb: str) -> None:
+    """Options that choose a cluster; any of them means that the run is in one."""
+    command.set_defaults(remote=f"soda_jobs.cli.remote:{verb}", verb=verb)
+    group = command.add_argument_group("a run in a cluster (always so with `kubectl soda`)")
+    group.add_argument("--cluster", action="store_true", help="in the cluster and namespace kubectl uses now")
+    group.add_argument("-n", "--namespace", metavar="NAME", help="in this namespace")
+    group.add_argument("--context", metavar="NAME", help="in the cluster of this kubeconfig context")
+    group.add_argument("--kubeconfig", metavar="FILE", help="in the cluster of this kubeconfig file")
+
+
 def _command(commands: argparse._SubParsersAction, name: str, function: str, text: str) -> argparse.ArgumentParser:  # type: ignore[type-arg]
     command: argparse.ArgumentParser = commands.add_parser(
         name, help=text, description=text[0].upper() + text[1:] + "."
@@ -106,9 +138,11 @@ def _output(command: argparse.ArgumentParser) -> None:
     command.add_argument("--output", choices=("text", "json"), default="text", help="how to print (default text)")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parser().parse_args(argv)
-    module, _, name = arguments.function.partition(":")
+def main(argv: Sequence[str] | None = None, *, program: str = "soda") -> int:
+    arguments = parser(program).parse_args(argv)
+    arguments.program, arguments.options = program, _cluster_options(arguments)
+    in_cluster = "remote" in arguments and (program != "soda" or arguments.options)
+    module, _, name = (arguments.remote if in_cluster else arguments.function).partition(":")
     try:
         return int(getattr(importlib.import_module(module), name)(arguments))
     except SodaError as error:
@@ -119,6 +153,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 0
+
+
+def kubectl_plugin() -> int:
+    """`kubectl soda ...`: kubectl finds the program `kubectl-soda` on the PATH."""
+    return main(program="kubectl soda")
+
+
+def _cluster_options(arguments: argparse.Namespace) -> str:
+    """The options that choose a cluster, as they were given."""
+    if "remote" not in arguments:
+        return ""
+    given = {name: getattr(arguments, name) for name in ("namespace", "context", "kubeconfig")}
+    words = [f" --{name} {value}" for name, value in given.items() if value is not None]
+    return "".join(words) or (" --cluster" if arguments.cluster else "")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Commands that only look: validate, plan, status, logs, report."""
+"""Commands that only look, on this machine: validate, plan, status, watch, explain, logs, report."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import time
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from soda_jobs.errors import ExitCode, InvalidInput
+
+if TYPE_CHECKING:
+    from soda_jobs.local.session import Session
 
 
 def validate(arguments: Namespace) -> int:
@@ -62,7 +65,7 @@ def plan(arguments: Namespace) -> int:
     if arguments.output == "json":
         print(json.dumps({"run": session.name, "method": session.graph.method, "stages": rows}))
         return 0
-    _table(("STAGE", "KIND", "STATE", "SERVICE", "CALLS", "STEPS", "NEEDS"), map(_plan_row, rows))
+    table(("STAGE", "KIND", "STATE", "SERVICE", "CALLS", "STEPS", "NEEDS"), map(_plan_row, rows))
     todo = [row for row in rows if row["state"] == "run"]
     calls, steps = sum(row["calls"] for row in todo), sum(row["steps"] for row in todo)
     print(f"\n{len(todo)} stages to run, {len(rows) - len(todo)} reused; at most {calls:,} calls, {steps:,} steps")
@@ -86,7 +89,7 @@ def status(arguments: Namespace) -> int:
     print(f"{document['run']}  {document['method']}  {document['state']}  {document['updated']}")
     if document["message"]:
         print(document["message"])
-    _table(("STAGE", "STATE", "ROWS", "SECONDS", "DIGEST", "RESULT"), map(_status_row, document["stages"]))
+    table(("STAGE", "STATE", "ROWS", "SECONDS", "DIGEST", "RESULT"), map(_status_row, document["stages"]))
     return 0
 
 
@@ -98,6 +101,39 @@ def _status_row(row: dict[str, Any]) -> tuple[str, ...]:
     )
     result = row["reason"] or "  ".join(f"{name} {value:.3g}" for name, value in row["headline"].items())
     return (row["name"], row["state"], str(amount), f"{row['seconds']:.1f}", row["digest"][:12], result)
+
+
+def watch(arguments: Namespace) -> int:
+    from soda_jobs.cli.watching import watch as follow
+    from soda_jobs.local.session import open_target
+
+    session = open_target(arguments.run, arguments.store)
+    return follow(lambda: _resource(session), seconds=arguments.interval, as_json=arguments.output == "json")
+
+
+def explain(arguments: Namespace) -> int:
+    from soda_jobs.cli.explain import explain as paragraph
+    from soda_jobs.cli.explain import now
+    from soda_jobs.local.session import open_target
+
+    resource = _resource(open_target(arguments.run, arguments.store))
+    text = paragraph(resource, now())
+    print(json.dumps({**resource, "text": text}, ensure_ascii=False) if arguments.output == "json" else text)
+    return 0
+
+
+def _resource(session: Session) -> dict[str, Any]:
+    from soda_jobs.cli.explain import local_resource
+    from soda_jobs.local.session import is_locked, read_status
+
+    return local_resource(read_status(session), alive=is_locked(session))
+
+
+def cluster_only(arguments: Namespace) -> int:
+    raise InvalidInput(
+        f"`{arguments.verb}` is for a run in a cluster: add -n NAMESPACE or --cluster; a run on this machine is "
+        "stopped with Ctrl-C and goes on with the same `soda run`"
+    )
 
 
 def report(arguments: Namespace) -> int:
@@ -142,7 +178,7 @@ def _copy(path: Path, offset: int, *, prefix: bool) -> int:
     return offset + len(data)
 
 
-def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     lines = [tuple(headings), *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
     for line in lines:

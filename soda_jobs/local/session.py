@@ -155,6 +155,15 @@ def locked(session: Session) -> Iterator[None]:
         yield
 
 
+def is_locked(session: Session) -> bool:
+    """Whether a `soda run` works on the run now, with this state folder."""
+    try:
+        with locked(session):
+            return False
+    except InvalidInput:
+        return True
+
+
 def save_status(session: Session, rows: list[StageRow], *, state: str, message: str = "") -> None:
     """Write the run's status document, which `soda status` and the report read."""
     document = {
