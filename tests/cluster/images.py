@@ -125,8 +125,9 @@ def _inputs(name: str) -> Iterator[Path]:
 
 
 def _build(name: str) -> None:
-    with gobuild.locked("images"), tempfile.TemporaryDirectory(prefix="soda-images-") as settings:
+    with gobuild.locked("image-base"):
         _make_base()
+    with tempfile.TemporaryDirectory(prefix="soda-images-") as settings:
         volumes = [word for mount in _machine_settings(Path(settings)) for word in ("--volume", mount)]
         options = ["--isolation", "chroot", "--pull-never", "--layers", *volumes]
         _buildah("bud", *options, "--file", str(dockerfile(name)), "--tag", image_name(name), str(ROOT), loud=True)
@@ -196,9 +197,8 @@ def table() -> str:
 
 
 def prune() -> None:
-    """Forget layers that no image has any more; what a build then misses it makes again."""
-    with gobuild.locked("images"):
-        _buildah("rmi", "--prune", loud=True)
+    """Forget layers that no image has any more, when nothing is being built; a build makes again what it misses."""
+    _buildah("rmi", "--prune", loud=True)
 
 
 def main(words: list[str]) -> None:
