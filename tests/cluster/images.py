@@ -197,7 +197,7 @@ def table() -> str:
 
 
 def prune() -> None:
-    """Forget layers that no image has any more, when nothing is being built; a build makes again what it misses."""
+    """Forget layers that no image has any more, when nothing is being built; builds make again what they miss."""
     _buildah("rmi", "--prune", loud=True)
 
 
