@@ -66,13 +66,15 @@ class Cluster:
         self._client = client
 
     @classmethod
-    async def connect(cls) -> Cluster:
-        """By the pod's own account, or by the kubeconfig."""
+    async def connect(cls, config_file: str | None = None) -> Cluster:
+        """By the file that is named; else by the pod's own account, or by the usual kubeconfig."""
         settings = Configuration()
         try:
+            if config_file is not None:
+                raise kubeconfig.ConfigException("a file is named")
             kubeconfig.load_incluster_config(client_configuration=settings)
         except kubeconfig.ConfigException:
-            await kubeconfig.load_kube_config(client_configuration=settings)
+            await kubeconfig.load_kube_config(config_file=config_file, client_configuration=settings)
         settings.connection_pool_maxsize = 32
         return cls(ApiClient(configuration=settings))
 

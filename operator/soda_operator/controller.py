@@ -77,10 +77,10 @@ class Controller:
             return
         now = time.time()
         around = self._around.setdefault(key, Surroundings())
-        jobs, pods = self.cache.jobs(key), self.cache.pods(key)
+        jobs, pods = dict(self.cache.jobs(key)), dict(self.cache.pods(key))  # watches go on while we ask
         if (resource.get("status") or {}).get("state") not in TERMINAL:
             await around.refresh(self._cluster, key[0], (jobs, pods), now)
-        observed = Observed(dict(jobs), dict(pods), around.warnings, around.progress, around.refused)
+        observed = Observed(jobs, pods, around.warnings, around.progress, around.refused)
         decision = reconcile(resource, self._accept(key, resource), observed, self._config, now)
         await self._act(key, resource, decision, around)
         if decision.again is not None:

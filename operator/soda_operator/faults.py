@@ -16,6 +16,7 @@ from soda_operator.observed import Job, Pod, Warned
 from soda_operator.reasons import TABLE, WAITING, Kind, Row
 
 NO_PODS_SECONDS: Final = 30.0
+PATIENCE_SECONDS: Final = 5.0  # a scheduler may need a moment; a state that flickers tells nobody anything
 
 
 _BY_EXIT: Final[dict[int, str]] = {
@@ -53,7 +54,7 @@ def waiting(job: Job, pods: Sequence[Pod], warnings: Iterable[Warned], now: floa
         if pod.phase == "Pending" and not pod.is_deleting:
             if pod.waiting and pod.waiting not in ("ContainerCreating", "PodInitializing"):
                 return _find(f"{pod.waiting}: {pod.waiting_message}", f"pod {pod.name}", pod.waiting_message)
-            if pod.unschedulable:
+            if pod.unschedulable and now - pod.created > PATIENCE_SECONDS:
                 return _find(f"Unschedulable: {pod.unschedulable}", f"pod {pod.name}", pod.unschedulable)
     if job.is_suspended and job.queue:
         said = next((item for item in seen if item.reason.startswith("Kueue")), Warned("Kueue", ""))

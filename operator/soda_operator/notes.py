@@ -29,8 +29,10 @@ def _transitions(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tup
     state, reason = new.get("state", ""), new.get("reason", "")
     if new.get("startTime") and not old.get("startTime"):
         yield "Normal", "Accepted", f"{len(new.get('stages', ()))} stages to go through", "accepted"
-    is_news = state not in ("Pending", "Running") or before[0] in ("Suspended", "Stalled", "Waiting")
-    if (state, reason) != before and is_news:
+    was_held = before[0] in ("Suspended", "Stalled", "Waiting")
+    if was_held and state in ("Pending", "Running"):
+        yield "Normal", "Resumed", new.get("message", ""), f"resumed/{new.get('progress', '')}"
+    elif (state, reason) != before and state not in ("Pending", "Running"):
         kind = "Warning" if state in _WARNING_STATES else "Normal"
         mark = f"{state}/{reason}/{new.get('finishTime', '')}/{new.get('progress', '')}"
         yield kind, reason or state, new.get("message", "") or state, mark

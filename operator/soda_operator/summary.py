@@ -54,13 +54,14 @@ def scores(rows: Sequence[StageStatus], graph: Graph) -> list[RoundStatus]:
 def decide(status: RunStatus, blocked: Mapping[str, Fault]) -> None:
     """State, reason and message of a run that is neither suspended nor over. `blocked` are its servers'."""
     running = [row for row in status.stages if row.state == "running"]
+    is_moving = bool(running) or any(row.state == "starting" and not row.reason for row in status.stages)
     waits = [row for row in status.stages if row.reason and row.state in ("starting", "waiting")]
     reasons = [(row.reason, row.message) for row in waits]
     reasons += [(item.reason, item.message) for item in blocked.values()]
     stuck = next(((reason, text) for reason, text in reasons if Fault(reason, "").kind == "block"), None)
-    if stuck is not None and not running:
+    if stuck is not None and not is_moving:
         _set(status, "Stalled", *stuck)
-    elif reasons and not running:
+    elif reasons and not is_moving:
         _set(status, "Waiting", *reasons[0])
     elif running:
         names = ", ".join(row.name for row in running[:3])
