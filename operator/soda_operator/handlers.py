@@ -68,7 +68,7 @@ class Operator:
         await self.controller.work()
 
     async def _resync(self) -> None:
-        """A full list when the lease is taken, so that nothing is decided by half a picture; again now and then."""
+        """A full list when the lease is taken, so that nothing is decided by half a picture; and again later."""
         rounds_missed = 0
         while True:
             if not self.lease.held:

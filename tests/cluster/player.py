@@ -1,4 +1,4 @@
-"""Plays the kubelet for a control plane without nodes: pods of runs start, answer and end, but nothing is executed.
+"""Plays the kubelet for a control plane without nodes: pods start, answer and end, but nothing is executed.
 
 The API server, the Job controller and the garbage collector are real; only what a node would report is made up.
 Tests that attack the operator use it: a whole run takes seconds, and any pod can be made to end in any way.
