@@ -27,7 +27,11 @@ _SENTENCES: Final[tuple[tuple[str, type[SodaError], str], ...]] = (
     (r"doesn't have a resource type|could not find the requested resource", InvalidInput, _NO_CRD),
     (r"\(Forbidden\)", InvalidInput, _FORBIDDEN),
     (r"\(Unauthorized\)|must be logged in", InvalidInput, "the cluster refuses your credentials; log in again"),
-    (r"context .* does not exist", InvalidInput, "{line}; `kubectl config get-contexts` lists yours"),
+    (
+        r"context .* does not exist|context was not found",
+        InvalidInput,
+        "{line}; `kubectl config get-contexts` lists yours",
+    ),
     (r"refused - did you|Unable to connect|i/o timeout|no such host|ServiceUnavailable", Retry, _AWAY),
 )
 

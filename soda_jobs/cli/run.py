@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import sys
 import time
@@ -12,6 +13,8 @@ from pathlib import Path
 from soda_jobs.errors import ExitCode, is_retryable
 from soda_jobs.local.display import Display
 from soda_jobs.local.executor import Executor, StageFailed, StageRow
+from soda_jobs.local.pinned import DOCUMENT as PINNED_DOCUMENT
+from soda_jobs.local.pinned import pinned_in
 from soda_jobs.local.publish import publish
 from soda_jobs.local.session import Session, check_machine, locked, open_file, save_status
 
@@ -22,6 +25,8 @@ def run(arguments: Namespace) -> int:
     session = open_file(Path(arguments.file), arguments.store)
     check_machine(session)
     with locked(session):
+        pinned = json.dumps(pinned_in(session.graph)).encode()
+        session.artifacts.put_document(session.name, PINNED_DOCUMENT, pinned)
         session.artifacts.put_document(session.name, "run.yaml", session.yaml.encode())
         executor = Executor(
             session.run, session.graph, artifacts=session.artifacts, env=session.env(), logs=session.logs

@@ -17,11 +17,12 @@ from typing import Any, Final
 
 from soda_jobs.artifacts import Artifacts
 from soda_jobs.cluster.given import committed, pinned_from_env, run_from_env
-from soda_jobs.cluster.preflight import PINNED_DOCUMENT, RUN_DOCUMENT
+from soda_jobs.cluster.preflight import RUN_DOCUMENT
 from soda_jobs.errors import GiveUp, InvalidInput
 from soda_jobs.graph import with_pinned
 from soda_jobs.job import run_job
 from soda_jobs.load import load
+from soda_jobs.local.pinned import DOCUMENT as PINNED_DOCUMENT
 from soda_jobs.local.pinned import pins
 from soda_jobs.log import event
 from soda_jobs.methods import draw

@@ -19,6 +19,7 @@ from soda_jobs.finished import LIMIT, encode
 from soda_jobs.graph import Graph, Kind, with_pinned
 from soda_jobs.job import RESULT_LIMIT, run_job
 from soda_jobs.load import load
+from soda_jobs.local.pinned import DOCUMENT as PINNED_DOCUMENT
 from soda_jobs.local.pinned import pins
 from soda_jobs.log import event
 from soda_jobs.methods import draw
@@ -27,7 +28,6 @@ from soda_jobs.settings import StoreSettings, open_artifacts, state_folder, stor
 from soda_jobs.spec import DistillationRun
 
 RUN_DOCUMENT: Final = "run.yaml"
-PINNED_DOCUMENT: Final = "pinned.json"
 _SPARE: Final = 64  # bytes of a result's punctuation
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Final
 
 from soda_jobs.graph import Graph, Kind, Stage, with_pinned
 from soda_jobs.records import canonical
+
+DOCUMENT: Final = "pinned.json"  # among a run's documents: the pins, for whoever walks its graph elsewhere
 
 
 def pin_sources(graph: Graph) -> Graph:
@@ -17,6 +20,11 @@ def pin_sources(graph: Graph) -> Graph:
 def pins(graph: Graph) -> dict[str, str]:
     """The digest of every local file or folder that a source stage reads, by the stage's name."""
     return {stage.name: _digest(path) for stage in graph if (path := _local(stage)) is not None}
+
+
+def pinned_in(graph: Graph) -> dict[str, str]:
+    """The digests that a pinned graph holds, by stage."""
+    return {stage.name: stage.settings["digest"] for stage in graph if stage.settings.get("digest")}
 
 
 def _local(stage: Stage) -> Path | None:

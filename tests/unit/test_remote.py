@@ -47,6 +47,11 @@ from soda_jobs.errors import InvalidInput, Retry, SodaError
             'context "nowhere" does not exist; `kubectl config get-contexts`',
         ),
         (
+            "Error in configuration: context was not found for specified context: nowhere",
+            InvalidInput,
+            "Error in configuration: context was not found for specified context: nowhere; `kubectl config",
+        ),
+        (
             "error: You must be logged in to the server (Unauthorized)",
             InvalidInput,
             "the cluster refuses your credentials",
