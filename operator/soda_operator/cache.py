@@ -8,10 +8,15 @@ from typing import Any, Final
 from soda_jobs.names import RUN_LABEL
 from soda_operator import observed
 from soda_operator.observed import Job, Pod
+from soda_operator.summary import TERMINAL
 from soda_operator.work_queue import Key
 
 Raw = Mapping[str, Any]
 KINDS: Final = ("DistillationRun", "Job", "Pod")
+_METADATA: Final = (
+    "name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp",
+    "finalizers", "labels",
+)  # fmt: skip
 _PROJECT: Final[dict[str, Callable[[Raw], Any]]] = {"Job": observed.job, "Pod": observed.pod}
 
 
@@ -39,7 +44,7 @@ class Cache:
             return None
         self._versions[place] = version
         if kind == "DistillationRun":
-            self.runs[key] = _without_noise(raw)
+            self.runs[key] = _kept(raw)
         else:
             self._parts[kind].setdefault(key, {})[meta["name"]] = _PROJECT[kind](raw)
         return key
@@ -74,13 +79,22 @@ def run_of(kind: str, raw: Raw) -> Key:
     return meta["namespace"], name
 
 
-def _without_noise(raw: Raw) -> dict[str, Any]:
-    """A run as it is kept: who managed which field, and the copy that kubectl keeps, are half of an object."""
-    meta = {name: value for name, value in raw["metadata"].items() if name != "managedFields"}
-    notes = {
-        name: value
-        for name, value in (meta.get("annotations") or {}).items()
-        if name != "kubectl.kubernetes.io/last-applied-configuration"
-    }
-    meta["annotations"] = notes
-    return {**raw, "metadata": meta}
+def is_at_rest(resource: Raw) -> bool:
+    """A run that is over and has nothing left to happen to it."""
+    status, spec, meta = resource.get("status") or {}, resource["spec"], resource["metadata"]
+    return (
+        status.get("state") in TERMINAL
+        and status.get("observedGeneration") == meta["generation"]
+        and "deletionTimestamp" not in meta
+        and spec.get("ttlSecondsAfterFinished") is None
+    )
+
+
+def _kept(raw: Raw) -> dict[str, Any]:
+    """A run without who managed which field and kubectl's own copy, which are half of it. Of a run at rest, and
+    there may be thousands, only what says that it is at rest; any change of it brings the whole again."""
+    meta = {name: raw["metadata"][name] for name in _METADATA if name in raw["metadata"]}
+    if not is_at_rest(raw):
+        return {**raw, "metadata": meta}
+    status = {name: raw["status"].get(name) for name in ("state", "observedGeneration")}
+    return {"metadata": meta, "spec": {}, "status": status}

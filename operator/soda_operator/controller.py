@@ -15,7 +15,7 @@ from soda_jobs.errors import Retry, SodaError
 from soda_jobs.log import event
 from soda_operator import metrics
 from soda_operator.accept import Accepted, accept
-from soda_operator.cache import KINDS, Cache
+from soda_operator.cache import KINDS, Cache, is_at_rest
 from soda_operator.cluster import Cluster, Conflict, Gone, Refused
 from soda_operator.config import Config
 from soda_operator.decision import Decision, Raw
@@ -73,8 +73,10 @@ class Controller:
         if resource is None:
             self._forget(key)
             return
-        if is_at_rest(resource) and not self.cache.jobs(key):
-            return
+        if is_at_rest(resource):  # what is kept of it is not enough to write its status
+            if all(job.outcome or job.is_deleting for job in self.cache.jobs(key).values()):
+                return
+            resource = await self._cluster.get("DistillationRun", *key)
         now = time.time()
         around = self._around.setdefault(key, Surroundings())
         jobs, pods = dict(self.cache.jobs(key)), dict(self.cache.pods(key))  # watches go on while we ask
@@ -209,17 +211,6 @@ class Controller:
         metrics.RUNS.clear()
         for state, count in counts.items():
             metrics.RUNS.labels(state=state).set(count)
-
-
-def is_at_rest(resource: Raw) -> bool:
-    """A run that is over and has nothing left to happen to it."""
-    status, spec, meta = resource.get("status") or {}, resource["spec"], resource["metadata"]
-    return (
-        status.get("state") in TERMINAL
-        and status.get("observedGeneration") == meta["generation"]
-        and "deletionTimestamp" not in meta
-        and spec.get("ttlSecondsAfterFinished") is None
-    )
 
 
 def _count(old: Raw, new: Raw) -> None:

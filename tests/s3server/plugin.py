@@ -31,22 +31,23 @@ class S3Server:
     program: Path
     folder: Path
     port: int
+    host: str = "127.0.0.1"
     tls: tuple[Path, Path] | None = None  # certificate and private key
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
     def endpoint(self) -> str:
-        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"
 
     def start(self) -> None:
         tls = ["--cert", self.tls[0], "--key", self.tls[1]] if self.tls else []
-        argv = [self.program, "--quiet", "--port", f"127.0.0.1:{self.port}", *tls, "posix", self.folder]
+        argv = [self.program, "--quiet", "--port", f"{self.host}:{self.port}", *tls, "posix", self.folder]
         env = {"ROOT_ACCESS_KEY": ACCESS_KEY, "ROOT_SECRET_KEY": SECRET_KEY, "PATH": os.environ["PATH"]}
         with (self.folder.parent / "log").open("ab") as log:
             self.process = subprocess.Popen(argv, env=env, stdout=log, stderr=log)
         for _ in range(200):
             with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                if probe.connect_ex((self.host, self.port)) == 0:
                     return
             assert self.process.poll() is None, (self.folder.parent / "log").read_text()
             time.sleep(0.05)
@@ -93,7 +94,7 @@ def start_s3(s3_program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        servers.append(S3Server(s3_program, folder, port, tls))
+        servers.append(S3Server(s3_program, folder, port, tls=tls))
         servers[-1].start()
         return servers[-1]
 
