@@ -257,7 +257,7 @@ MISTAKES: list[tuple[Edit, str, list[str]]] = [
         ["AWS_REGION starts", "another name"],
     ),
     (
-        {"spec.pods.judge.env": [{"name": "A", "value": "x"}, {"name": "A", "value": "y"}]},
+        {"spec.pods.judge.env": [{"name": "A", "value": "x"}, {"name": "A", "value": "z"}]},
         "spec.pods.judge.env",
         ['["A", "A"] names A twice', "each once: A"],
     ),

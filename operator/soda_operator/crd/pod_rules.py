@@ -1,11 +1,12 @@
-"""`soda_jobs.spec.pod_rules` in CEL. Empty defaults are not written into `spec.pods`, so fields may be missing."""
+"""`soda_jobs.spec.pod_rules` in CEL. Empty defaults are not written into `spec.pods`, nor any into its
+lists, so fields may be missing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Final
 
-from soda_jobs.spec import PATTERN_WORDS, Resources
+from soda_jobs.spec import PATTERN_WORDS, Block, NodeRequirement, Resources, Toleration
 from soda_jobs.spec.base import LABEL_KEY
 from soda_jobs.spec.pod_rules import LABEL_KEY_MAX, OWN_PREFIXES
 from soda_operator.crd.cel import REQUIRED, Rule, matches
@@ -47,19 +48,20 @@ def _request(name: str) -> Rule:
 
 def _requirement() -> Iterator[Rule]:
     at, none = f"{ROLE}.nodeAffinity[]", "(!has(self.values) || size(self.values) == 0)"
+    operator = _operator(NodeRequirement)
     yield Rule(
         OF,
         at,
         "values",
-        f"!(self.operator in ['In', 'NotIn']) || !{none}",
-        "[] gives the operator ${self.operator} nothing to compare with; use at least one value",
+        f"!({operator} in ['In', 'NotIn']) || !{none}",
+        f"[] gives the operator ${{{operator}}} nothing to compare with; use at least one value",
         REQUIRED,
     )
     yield Rule(
         OF,
         at,
         "values",
-        f"!(self.operator in ['Exists', 'DoesNotExist']) || {none}",
+        f"!({operator} in ['Exists', 'DoesNotExist']) || {none}",
         "${self.values} is not read by the operator ${self.operator}; use [], or the operator In or NotIn",
     )
     whole = "has(self.values) && size(self.values) == 1 && self.values[0].matches('^-?[0-9]+$')"
@@ -67,26 +69,31 @@ def _requirement() -> Iterator[Rule]:
         OF,
         at,
         "values",
-        f"!(self.operator in ['Gt', 'Lt']) || ({whole})",
+        f"!({operator} in ['Gt', 'Lt']) || ({whole})",
         "${has(self.values) ? self.values : []} does not fit the operator ${self.operator}; "
         'use exactly one whole number in quotes, as in ["8"]',
     )
 
 
+def _operator(block: type[Block]) -> str:
+    default = block.model_fields["operator"].default
+    return f"(has(self.operator) ? self.operator : '{default}')"
+
+
 def _toleration() -> Iterator[Rule]:
-    at = f"{ROLE}.tolerations[]"
+    at, operator = f"{ROLE}.tolerations[]", _operator(Toleration)
     yield Rule(
         OF,
         at,
         "value",
-        "self.operator != 'Exists' || !has(self.value)",
+        f"{operator} != 'Exists' || !has(self.value)",
         "${self.value} is not read by the operator Exists; leave it out, or use the operator Equal",
     )
     yield Rule(
         OF,
         at,
         "key",
-        "self.operator != 'Equal' || has(self.key)",
+        f"{operator} != 'Equal' || has(self.key)",
         "null does not say which taint to compare with; use the taint's key, or the operator Exists",
         REQUIRED,
     )
@@ -122,7 +129,7 @@ def _variable() -> Iterator[Rule]:
         f"{at}[]",
         "value",
         "!has(self.value) || !has(self.secretRef)",
-        f"is given beside secretRef; {use}",
+        f"${{self.value}} is given beside secretRef; {use}",
     )
     yield Rule(
         OF,

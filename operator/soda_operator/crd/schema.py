@@ -2,8 +2,9 @@
 
 Null means "left out" in a run, and so it does here: no field is `nullable`, the server drops nulls it is given.
 Every default but null is written into the stored object, so that `kubectl get -o yaml` shows what the run does and
-so that a default that is written out equals one that is not. Only empty defaults of `spec.pods` stay away: they
-would be fifty lines of nothing in every run.
+so that a default that is written out equals one that is not. Two kinds stay away. Empty defaults of `spec.pods`
+would be fifty lines of nothing in every run. And a default inside a list's item would make the stored list another
+one than the user's: client-side apply, and what compares like it, would find a change in every run for ever.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class _Builder:
 
     def _default(self, given: Schema, node: Schema, place: str) -> Any:
         default = _without_nulls(given.get("default"))
-        if not self.defaults or default is None:
+        if not self.defaults or default is None or "[]" in place:
             return None
         if "properties" in node:
             default = {}  # the fields bring their own
@@ -107,7 +108,8 @@ def _pattern_rule(node: Schema) -> Schema:
     return {"rule": matches("self", node["pattern"]), "message": f"is not allowed; use {accepted(node)}"}
 
 
-def _without_nulls(value: Any) -> Any:
+def _without_nulls(value: Any, empty: tuple[Any, ...] = (None,)) -> Any:
+    """The value without nulls; items of lists also without empty lists."""
     if isinstance(value, Mapping):
-        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
-    return [_without_nulls(inner) for inner in value] if isinstance(value, list | tuple) else value
+        return {key: _without_nulls(inner, empty) for key, inner in value.items() if inner not in empty}
+    return [_without_nulls(inner, (None, [])) for inner in value] if isinstance(value, list) else value

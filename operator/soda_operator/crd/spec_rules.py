@@ -156,7 +156,8 @@ def _evaluation() -> Iterator[Rule]:
         of,
         "spec",
         "evaluation.benchmarks",
-        "self.evaluation.benchmarks.all(one, one.languages.all(name, name in self.execution.languages))",
+        "self.evaluation.benchmarks.all(one, "
+        "!has(one.languages) || one.languages.all(name, name in self.execution.languages))",
         "has languages that are not executed; use some of ${self.execution.languages.join(', ')}, "
         "or add to spec.execution.languages",
     )
