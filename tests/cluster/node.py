@@ -86,7 +86,11 @@ class Node(ControlPlane):
         wait_until((self.folder / "containerd.sock").exists, "containerd's socket", 30)
         self.import_image(archive.pause_image())
         self._start_on_host()
-        self.wait(_is_ready, "node", NAME)
+        try:
+            self.wait(_is_ready, "node", NAME)
+        except TimeoutError as error:
+            ends = [f"--- {name}\n{self.processes.tail(name, 8)}" for name in _HOST]
+            raise TimeoutError("\n".join([str(error), *ends])) from error
 
     def stop(self) -> None:
         """Ends pods with it, and removes all but the imported images."""
@@ -101,15 +105,16 @@ class Node(ControlPlane):
     def import_image(self, path: Path) -> list[str]:
         """Makes the images of a `docker save` archive known to kubelet, and gives their tags."""
         seen = self.folder / _IMAGES / "imported.json"
-        known: dict[str, str] = json.loads(seen.read_text()) if seen.exists() else {}
         found = archive.tags(path)
         if not found:
             raise ValueError(
                 f"{path} names no image: write it with a tag, as `buildah push ... docker-archive:` does"
             )
-        if any(known.get(tag) != digest for tag, digest in found.items()):
-            self.ctr("images", "import", str(path))
-            seen.write_text(json.dumps({**known, **found}, indent=1))
+        with gobuild.locked("node-images"):  # test sessions may share a node that stays
+            known: dict[str, str] = json.loads(seen.read_text()) if seen.exists() else {}
+            if any(known.get(tag) != digest for tag, digest in found.items()):
+                self.ctr("images", "import", str(path))
+                seen.write_text(json.dumps({**known, **found}, indent=1))
         return sorted(found)
 
     def ctr(self, *words: str) -> str:
@@ -204,7 +209,7 @@ def alone(seconds: float) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() > end:
                     raise TimeoutError(
-                        f"another session has had the node of this machine for {seconds:g} s"
+                        "a test session has the node of this machine: try again when it ends"
                     ) from None
                 time.sleep(0.5)
         yield

@@ -41,7 +41,8 @@ def started_at(pid: int) -> str | None:
 class Processes:
     """The processes of one folder: `NAME.log` and `NAME.pid` (number and start time: numbers are used again).
 
-    Unless `detached`, the kernel kills them when the process that started them ends, however it ends.
+    Unless `detached`, the kernel kills them when the thread that started them ends, however it ends; so start them
+    from the main one.
     """
 
     folder: Path
