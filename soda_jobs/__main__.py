@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from soda_jobs import __version__
-from soda_jobs.errors import SodaError
+from soda_jobs.errors import SodaError, disk_fault
 
 STORE_HELP = "artifact store, a folder or s3://bucket/prefix (default: spec.storage of the file, else .soda/store)"
 RUN_HELP = "the name of a run; on this machine also its YAML file"
@@ -153,6 +153,12 @@ def main(argv: Sequence[str] | None = None, *, program: str = "soda") -> int:
         return 130
     except BrokenPipeError:
         return 0
+    except OSError as error:
+        full = disk_fault(error)
+        if full is None:
+            raise
+        print(f"soda: {full}", file=sys.stderr)
+        return int(full.exit_code)
 
 
 def kubectl_plugin() -> int:

@@ -12,8 +12,9 @@ executor both read this table; nothing else decides what a failure means.
 
 from __future__ import annotations
 
+import errno
 from enum import IntEnum
-from typing import ClassVar
+from typing import ClassVar, Final
 
 
 class ExitCode(IntEnum):
@@ -68,3 +69,19 @@ class SandboxNotIsolated(SodaError):
 def is_retryable(exit_code: int) -> bool:
     """True when the same command may succeed later: our RETRY, or a death by signal (negative, or 128+n)."""
     return exit_code == ExitCode.RETRY or exit_code < 0 or exit_code > 128
+
+
+_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
+# Libraries written in other languages say it only in words: safetensors, then torch.
+_DISK_WORDS: Final = ("No space left on device", "PytorchStreamWriter failed writing file")
+
+
+def disk_fault(error: BaseException) -> Retry | None:
+    """What to raise instead when a full or failing disk is behind `error`; None when it is something else."""
+    if isinstance(error, OSError) and error.errno in _DISK:
+        where, why = error.filename or "a folder of the run", error.strerror
+    elif any(words in str(error) for words in _DISK_WORDS):
+        where, why = "a folder of the run", _DISK_WORDS[0]
+    else:
+        return None
+    return Retry(f"{where} could not be written ({why}); make room, then the same command goes on from here")

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-from soda_jobs.errors import ExitCode, Retry, SodaError
+from soda_jobs.errors import ExitCode, Retry, SodaError, disk_fault
 from soda_jobs.log import event
 from soda_jobs.parent import die_with_parent
 
@@ -36,6 +36,9 @@ def run_job(work: Callable[[], Result], *, what: str, **about: str) -> int:
         event(f"{what}_failed", **about, exit=error.exit_code.name, message=str(error))
         return _failed(error.exit_code, str(error))
     except Exception as error:  # noqa: BLE001 - the one place where an unknown error becomes an exit code
+        if (full := disk_fault(error)) is not None:
+            event(f"{what}_failed", **about, exit=full.exit_code.name, message=str(full))
+            return _failed(full.exit_code, str(full))
         event(f"{what}_crashed", **about, error=repr(error), traceback=traceback.format_exc())
         return _failed(ExitCode.BUG, repr(error))
     _report(result)

@@ -10,13 +10,14 @@ import time
 from argparse import Namespace
 from pathlib import Path
 
-from soda_jobs.errors import ExitCode, is_retryable
+from soda_jobs.errors import ExitCode, Retry, is_retryable
 from soda_jobs.local.display import Display
 from soda_jobs.local.executor import Executor, StageFailed, StageRow
 from soda_jobs.local.pinned import DOCUMENT as PINNED_DOCUMENT
 from soda_jobs.local.pinned import pinned_in
 from soda_jobs.local.publish import publish
 from soda_jobs.local.session import Session, check_machine, locked, open_file, save_status
+from soda_jobs.log import event
 
 STATUS_SECONDS = 1.0
 
@@ -35,15 +36,23 @@ def run(arguments: Namespace) -> int:
         try:
             asyncio.run(_execute(session, executor, rows))
         except StageFailed as failure:
-            save_status(session, rows, state="Failed", message=str(failure))
+            _save_last(session, rows, state="Failed", message=str(failure))
             print(f"soda: {failure}", file=sys.stderr)
             return int(ExitCode.RETRY) if is_retryable(failure.code) else failure.code
         except (KeyboardInterrupt, asyncio.CancelledError):
-            save_status(session, rows, state="Stopped")
+            _save_last(session, rows, state="Stopped")
             raise KeyboardInterrupt from None
         save_status(session, rows, state="Succeeded")
         print(publish(session, rows))
     return 0
+
+
+def _save_last(session: Session, rows: list[StageRow], *, state: str, message: str = "") -> None:
+    """Where a run that ends early stands. A store that is away or full must not hide why it ended."""
+    try:
+        save_status(session, rows, state=state, message=message)
+    except Retry as error:
+        event("status_not_saved", message=str(error))
 
 
 async def _execute(session: Session, executor: Executor, rows: list[StageRow]) -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -74,7 +75,7 @@ def _signal(pid: int, number: int) -> None:
 
 async def _follow(child: asyncio.subprocess.Process, log: Path, on_event: OnEvent) -> None:
     assert child.stdout is not None
-    with log.open("ab") as file:
+    with log.open("ab", buffering=0) as file:
         while True:
             try:
                 line = await child.stdout.readline()
@@ -82,8 +83,8 @@ async def _follow(child: asyncio.subprocess.Process, log: Path, on_event: OnEven
                 continue
             if not line:
                 return
-            file.write(line)
-            file.flush()
+            with suppress(OSError):  # a full disk: whoever reads no more would block the child in its next line
+                file.write(line)
             found = _event(line)
             if found is not None:
                 on_event(found)
