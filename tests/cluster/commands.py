@@ -94,8 +94,9 @@ class Commands:
 def apply_crd(cluster: Cluster) -> None:
     """Returns when the API server knows DistillationRun."""
     cluster.kubectl("apply", "-f", DEFINITION)
-    cluster.wait(
-        lambda found: any(item["type"] == "Established" for item in found.get("status", {}).get("conditions") or ()),
-        "crd",
-        "distillationruns.soda.dev",
-    )
+
+    def established(found: dict[str, Any]) -> bool:
+        conditions = found.get("status", {}).get("conditions") or ()  # null at first
+        return any(item["type"] == "Established" for item in conditions)
+
+    cluster.wait(established, "crd", "distillationruns.soda.dev")

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.error import URLError
+from urllib.request import urlopen
 
 import pytest
 import yaml
@@ -299,6 +301,33 @@ def test_a_run_is_written_as_it_was_read() -> None:
     model, problems = check(run)
     assert model is not None, problems
     assert load(to_yaml(model)) == model
+
+
+def test_a_server_listens_where_it_is_told(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.2", 0))
+        port = probe.getsockname()[1]
+    service = {"name": "teacher", "engine": "tutor", "model": None, "artifact": None, "options": {}}
+    argv = [sys.executable, "-m", "soda_jobs", "serve", "--port", str(port), "--host", "127.0.0.2"]
+    env = {**os.environ, "SODA_SERVICE": json.dumps(service), "SODA_LOG": "json"}
+    with (tmp_path / "log").open("wb") as log, subprocess.Popen(argv, env=env, stdout=log, stderr=log) as server:
+        try:
+            deadline = time.monotonic() + 120
+            while not answers("127.0.0.2", port):
+                assert server.poll() is None, (tmp_path / "log").read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            assert not answers("127.0.0.1", port)
+        finally:
+            server.kill()
+
+
+def answers(host: str, port: int) -> bool:
+    try:
+        with urlopen(f"http://{host}:{port}/health", timeout=5) as reply:
+            return bool(reply.status == 200)
+    except URLError:
+        return False
 
 
 # -- a whole run
