@@ -20,6 +20,7 @@ from soda_operator.crd.definition import NAME
 from soda_operator.crd.rules import RULES
 from soda_operator.status import Condition, RoundStatus, RunStatus, ServiceStatus, StageStatus
 from tests.cluster.client import Cluster, KubectlError
+from tests.cluster.processes import wait_until
 from tests.unit.test_spec_mistakes import MISTAKES, VALID, edited
 
 pytest_plugins = ["tests.cluster.plugin"]
@@ -465,3 +466,62 @@ def test_kubectl_explains_a_field_in_prose(kubectl: Kubectl) -> None:
     field = " ".join(kubectl("explain", "drun.spec.pods.train.env.secretRef").split())
     assert "The Secret's key to take the value from instead." in field
     assert "Where a run stands." in kubectl("explain", "drun.status")
+
+
+def test_the_largest_pod_settings_are_within_the_servers_budget(control_plane: Cluster, place: str) -> None:
+    role = {
+        "image": "r/" + "i" * 500,
+        "requests": {"cpu": "1", "memory": "1Gi"},
+        "limits": {"cpu": "2", "memory": "2Gi"},
+        "nodeSelector": {f"example.com/{index}-{'k' * 50}": "v" * 63 for index in range(16)},
+        "nodeAffinity": [{"key": "k" * 63, "values": [f"v{index}" * 15 for index in range(64)]}] * 16,
+        "tolerations": [{"key": "k" * 63, "value": "v" * 63, "effect": "NoSchedule"}] * 16,
+        "imagePullSecrets": ["s" * 253] * 8,
+        "env": [{"name": f"N{index:0127}", "value": "v" * 512} for index in range(64)],
+        "annotations": {f"example.com/{index}": "a" * 1024 for index in range(16)},
+    }
+    every = dict.fromkeys(("jobs", "train", "teacher", "student", "judge", "sandbox"), role)
+    stored, said = tried(control_plane, place, edited({"spec.pods": every}))
+    assert said == ""
+    assert stored is not None
+    assert stored["spec"]["pods"] == every
+    names = [{"name": f"N{index:0127}", "value": "v"} for index in range(63)]
+    _, said = tried(control_plane, place, edited({"spec.pods.train.env": [*names, names[0]]}))
+    assert "spec.pods.train.env: Forbidden: " in said
+    assert "… names one of them twice; use each once" in said  # the names are too long to be shown
+
+
+def without_rules(node: Any) -> Any:
+    """The definition as it could have been before a rule was thought of."""
+    if isinstance(node, list):
+        return [without_rules(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    return {key: without_rules(value) for key, value in node.items() if key != "x-kubernetes-validations"}
+
+
+def test_a_new_rule_does_not_lock_a_run_that_breaks_it(control_plane: Cluster, namespace: str) -> None:
+    """The operator must still be able to say in the status what is wrong, and the user to repair it."""
+    repeated = {"spec.execution.languages": ["c", "c"]}
+    wrong = edited({"spec.questions.count": 5, "spec.training.gpusPerNode": 8} | repeated)
+
+    def is_refused() -> bool:
+        return bool(tried(control_plane, namespace, wrong)[1])
+
+    definition = yaml.safe_load(FILE.read_text())
+    try:
+        control_plane.kubectl("replace", "-f", "-", stdin=json.dumps(without_rules(definition)))
+        wait_until(lambda: not is_refused(), "the definition without rules", 30)
+        control_plane.kubectl("create", "-n", namespace, "-f", "-", stdin=json.dumps(yaml.safe_load(wrong)))
+    finally:
+        control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", FILE)
+        wait_until(is_refused, "the definition with its rules", 30)
+    patch = json.dumps({"status": {"state": "Stalled"}})
+    words = ("patch", "drun", "toy", "-n", namespace, "--subresource=status", "--type=merge", "-p", patch)
+    control_plane.kubectl(*words)
+    assert control_plane.get("drun", "toy", namespace=namespace)["status"]["state"] == "Stalled"
+    assert change(control_plane, namespace, "toy", {"suspend": True}) == ""
+    more = change(control_plane, namespace, "toy", {"questions": {"count": 6}})
+    assert "spec.questions.count: Forbidden: 6 is only for questions that are made to order" in more
+    repaired = {"questions": {"count": None}, "training": {"strategy": "ddp"}, "execution": {"languages": ["c"]}}
+    assert change(control_plane, namespace, "toy", repaired) == ""

@@ -43,10 +43,12 @@ def matches(expression: str, pattern: str) -> str:
 def sentence(text: str) -> dict[str, str]:
     """`"${self.x} is wrong"` -> a `messageExpression`; a sentence without holes -> a `message`.
 
-    One `format`, because the server cannot tell how long `string(self.x)` is and refuses to join it to anything.
+    A `message` beside it is what the server says when the values are too long or have line breaks. One `format`,
+    because the server cannot tell how long `string(self.x)` is and refuses to join it to anything.
     """
     plain, *rest = _HOLE.split(text)
     if not rest:
         return {"message": text}
     pattern = "%s".join(piece.replace("%", "%%") for piece in [plain, *rest[1::2]])
-    return {"messageExpression": f"{quoted(pattern)}.format([{', '.join(rest[::2])}])"}
+    shown = f"{quoted(pattern)}.format([{', '.join(rest[::2])}])"
+    return {"message": "…".join([plain, *rest[1::2]]), "messageExpression": shown}
