@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -11,6 +10,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+# The kernel kills the program when we end, and the program does not start when we ended before that was agreed.
+_BOUND = ("setpriv", "--pdeathsig", "KILL", "--", "sh", "-c", '[ "$PPID" = "$0" ] && exec "$@"')
 
 
 def free_port() -> int:
@@ -51,7 +53,7 @@ class Processes:
 
     def start(self, name: str, argv: Iterable[str | Path], env: Mapping[str, str] | None = None) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        bound = [] if self.detached else [shutil.which("setpriv") or "setpriv", "--pdeathsig", "KILL", "--"]
+        bound = [] if self.detached else [*_BOUND, str(os.getpid())]
         with (self.folder / f"{name}.log").open("ab") as log:
             child = subprocess.Popen(
                 [*bound, *argv],
