@@ -23,6 +23,7 @@ from soda_operator.metrics import API_REQUESTS
 Raw = dict[str, Any]
 MANAGER: Final = "soda-operator"
 TIMEOUT: Final = 20.0
+LOG_TIMEOUT: Final = 5.0  # a log is asked of the pod's node, which may be lost
 CHUNK: Final = 500
 GROUP: Final = "/apis/soda.dev/v1alpha1"
 PATHS: Final = {
@@ -41,6 +42,10 @@ PATHS: Final = {
 
 class Conflict(SodaError):
     """Somebody else changed the object first."""
+
+
+class Exists(Conflict):
+    """There is an object of that name already. Not every 409 of a POST says so: a quota's may not."""
 
 
 class Gone(SodaError):
@@ -85,20 +90,37 @@ class Cluster:
         found: Raw = await self._call("GET", _path(kind, namespace, name))
         return found
 
-    async def apply(self, manifest: Raw) -> None:
-        """Server-side apply: makes the object, or changes the fields we gave; the same again changes nothing."""
+    async def apply(self, manifest: Raw) -> Raw | None:
+        """Server-side apply: makes the object, or changes the fields we gave; the same again changes nothing.
+
+        Returns the object as it is now, or None for a Secret, which the operator may not read."""
         meta, kind = manifest["metadata"], manifest["kind"]
         if kind == "Secret":
-            return await self._make_secret(manifest)
+            await self._make_secret(manifest)
+            return None
         query = {"fieldManager": MANAGER, "force": "true"}
         path = _path(kind, meta["namespace"], meta["name"])
+        content = "application/apply-patch+yaml"
         try:
-            await self._call("PATCH", path, body=manifest, query=query, content="application/apply-patch+yaml")
+            found: Raw = await self._call("PATCH", path, body=manifest, query=query, content=content)
         except Refused as error:
-            if kind == "Job" and "field is immutable" in str(error):
-                return None  # it is there already, made by an earlier version of the operator
+            if kind == "Job" and error.reason == "RefusedInvalid":
+                return await self._job_before_us(manifest, error)
             raise
-        return None
+        return found
+
+    async def _job_before_us(self, manifest: Raw, error: Refused) -> Raw:
+        """A Job cannot be changed: it is there already, made by an earlier version of the operator, or it is
+        another run's."""
+        meta = manifest["metadata"]
+        try:
+            found = await self.get("Job", meta["namespace"], meta["name"])
+        except Gone:
+            raise error from None
+        uids = [{item["uid"] for item in each.get("ownerReferences") or ()} for each in (meta, found["metadata"])]
+        if uids[0] != uids[1]:
+            raise Refused("NameTaken", "there is a Job of this name that does not belong to the run") from error
+        return found
 
     async def _make_secret(self, manifest: Raw) -> None:
         """A Secret with a random token, made once: the operator may not read any, so it cannot look."""
@@ -106,7 +128,7 @@ class Cluster:
         try:
             path = _path("Secret", manifest["metadata"]["namespace"])
             await self._call("POST", path, body={**manifest, "data": {"token": token}})
-        except Conflict:
+        except Exists:
             return
 
     async def put_status(self, resource: Raw) -> Raw:
@@ -124,13 +146,16 @@ class Cluster:
         found: Raw = await self._call("PATCH", path, body=body, content="application/merge-patch+json")
         return found
 
-    async def delete(self, kind: str, namespace: str, name: str) -> None:
-        """Delete an object and in the background what it owns; nothing happens when it is not there."""
-        body = {"propagationPolicy": "Background"}
+    async def delete(self, kind: str, namespace: str, name: str, **preconditions: str) -> bool:
+        """Delete an object and in the background what it owns; False when it is not there.
+
+        Conflict when it is not the one that `uid` and `resourceVersion` say."""
+        body = {"propagationPolicy": "Background", "preconditions": preconditions}
         try:
             await self._call("DELETE", _path(kind, namespace, name), body=body)
         except Gone:
-            return
+            return False
+        return True
 
     async def create(self, manifest: Raw) -> Raw:
         meta = manifest["metadata"]
@@ -156,12 +181,12 @@ class Cluster:
             query["continue"] = token
 
     async def log_tail(self, namespace: str, pod: str, lines: int = 20) -> str:
-        """The last lines of a pod's log; empty when there is none yet."""
+        """The last lines of a pod's log; empty when there is none yet, or its node does not answer."""
         path = _path("Pod", namespace, pod) + "/log"
         query = {"tailLines": str(lines), "limitBytes": "65536"}
         try:
-            return str(await self._call("GET", path, query=query, answer="str"))
-        except (Gone, Refused):
+            return str(await self._call("GET", path, query=query, answer="str", timeout=LOG_TIMEOUT))
+        except (Gone, Refused, Away):
             return ""
 
     async def _call(
@@ -173,6 +198,7 @@ class Cluster:
         query: Mapping[str, str] | None = None,
         content: str = "application/json",
         answer: str = "object",
+        timeout: float = TIMEOUT,
     ) -> Any:
         code = "none"
         try:
@@ -185,7 +211,7 @@ class Cluster:
                 response_types_map=dict.fromkeys((200, 201, 202), answer),
                 auth_settings=["BearerToken"],
                 _return_http_data_only=True,
-                _request_timeout=TIMEOUT,
+                _request_timeout=timeout,
             )
             code = "200"
             return found
@@ -212,7 +238,7 @@ def _typed(error: ApiException) -> SodaError:
     message = str(said.get("message") or error.reason or error.body or "")
     reason = str(said.get("reason") or "")
     if error.status == 409:
-        return Conflict(message)
+        return Exists(message) if reason == "AlreadyExists" else Conflict(message)
     if error.status in (404, 410):
         return Gone(message)
     if error.status == 429 or error.status >= 500:

@@ -9,20 +9,22 @@ import asyncio
 import hashlib
 import json
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from soda_jobs.errors import Retry, SodaError
 from soda_jobs.log import event
+from soda_jobs.names import CLEANUP
 from soda_operator import metrics
 from soda_operator.accept import Accepted, accept
 from soda_operator.cache import KINDS, Cache, is_at_rest
 from soda_operator.cluster import Cluster, Conflict, Gone, Refused
 from soda_operator.config import Config
-from soda_operator.decision import Decision, Raw
+from soda_operator.decision import Decision, Raw, Ref
 from soda_operator.faults import Fault
 from soda_operator.lease import Lease
 from soda_operator.notes import notes
-from soda_operator.observed import Observed, Warned
+from soda_operator.observed import Job, Observed, Warned
 from soda_operator.reconcile import reconcile
 from soda_operator.summary import TERMINAL
 from soda_operator.surroundings import Surroundings
@@ -31,6 +33,7 @@ from soda_operator.work_queue import Key, WorkQueue
 WORKERS: Final = 8
 STARTING_SECONDS: Final = 5.0  # how often a run with something that has not started is looked at
 RUNNING_SECONDS: Final = 15.0
+GARBAGE_SECONDS: Final = 2.0
 
 
 class Controller:
@@ -80,14 +83,27 @@ class Controller:
         now = time.time()
         around = self._around.setdefault(key, Surroundings())
         jobs, pods = dict(self.cache.jobs(key)), dict(self.cache.pods(key))  # watches go on while we ask
+        uid = resource["metadata"]["uid"]
+        if await self._is_in_the_way(key, uid, jobs):
+            self.queue.add_later(key, GARBAGE_SECONDS)
+            return
+        jobs = {name: job for name, job in jobs.items() if job.owner == uid}
         if (resource.get("status") or {}).get("state") not in TERMINAL:
             await around.refresh(self._cluster, key[0], (jobs, pods), now)
         observed = Observed(jobs, pods, around.warnings, around.progress, around.refused)
         decision = reconcile(resource, self._accept(key, resource), observed, self._config, now)
-        await self._act(key, resource, decision, around)
+        await self._act(key, resource, decision, around, observed)
         if decision.again is not None:
             self.queue.add_later(key, decision.again)
         self._look_soon(key, observed)
+
+    async def _is_in_the_way(self, key: Key, uid: str, jobs: Mapping[str, Job]) -> bool:
+        """Whether an earlier run of this name is still being removed. Nobody but us removes its cleanup Job."""
+        earlier = [job for job in jobs.values() if job.owner not in ("", uid)]
+        for job in earlier:
+            if job.stage == CLEANUP and job.outcome and self._lease.held:
+                await self._cluster.delete("Job", key[0], job.name, uid=job.uid)
+        return bool(earlier)
 
     def _look_soon(self, key: Key, observed: Observed) -> None:
         """Warnings and progress are not watched, so they are asked for again."""
@@ -97,22 +113,35 @@ class Controller:
         elif open_jobs:
             self.queue.add_later(key, RUNNING_SECONDS)
 
-    async def _act(self, key: Key, resource: Raw, decision: Decision, around: Surroundings) -> None:
+    async def _act(
+        self, key: Key, resource: Raw, decision: Decision, around: Surroundings, observed: Observed
+    ) -> None:
         if decision.finalizers is not None:
             resource = await self._cluster.put_finalizers(resource, decision.finalizers)
             self.cache.put("DistillationRun", resource)
+        services = [ref for ref in decision.delete if ref[0] == "Service"]
+        if services:  # before the status that no longer names them: nothing else would tell that they are there
+            await self._must_be_current(key, resource)
+            await self._delete(key, services, observed)
         if decision.status is not None:
             resource = await self._write_status(resource, decision.status)
         elif any(item["kind"] == "Job" for item in decision.apply):
             await self._must_be_current(key, resource)
         if decision.delete_run:
-            await self._cluster.delete("DistillationRun", *key)
+            same = {name: resource["metadata"][name] for name in ("uid", "resourceVersion")}
+            await self._cluster.delete("DistillationRun", *key, **same)
             return
-        for kind, name in decision.delete:
-            self._check_lease()
-            await self._cluster.delete(kind, key[0], name)
-            self._applied.get(key, {}).pop(f"{kind}/{name}", None)
+        await self._delete(key, [ref for ref in decision.delete if ref not in services], observed)
         await self._apply(key, decision.apply, around)
+
+    async def _delete(self, key: Key, refs: Sequence[Ref], observed: Observed) -> None:
+        for kind, name in refs:
+            self._check_lease()
+            same = {"uid": observed.jobs[name].uid} if kind == "Job" and name in observed.jobs else {}
+            was_there = await self._cluster.delete(kind, key[0], name, **same)
+            if kind == "Job" and not was_there:
+                self.cache.forget(kind, key, key[0], name)
+            self._applied.get(key, {}).pop(f"{kind}/{name}", None)
 
     async def _write_status(self, resource: Raw, status: Raw) -> Raw:
         self._check_lease()
@@ -143,7 +172,7 @@ class Controller:
                 continue
             self._check_lease()
             try:
-                await self._cluster.apply(item)
+                made = await self._cluster.apply(item)
             except Refused as error:
                 news = Warned(error.reason, str(error))
                 if around.refused.get(item["metadata"]["name"]) != news:
@@ -152,6 +181,8 @@ class Controller:
                 self.queue.add_later(key, STARTING_SECONDS)
                 continue
             applied[name] = digest
+            if made is not None and item["kind"] == "Job" and self.cache.put("Job", made) is not None:
+                self.queue.add(key)  # its watch event is no news any more
             around.refused.pop(item["metadata"]["name"], None)
 
     def _check_lease(self) -> None:

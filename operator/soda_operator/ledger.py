@@ -6,7 +6,7 @@ In: a row, its Job and pods, the clock. Out: the row as it is now. Pure; nothing
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from soda_jobs.names import ATTEMPT_MAX
@@ -38,7 +38,8 @@ def advance(row: StageStatus, name: str, observed: Observed, config: Config, now
             row.gpu_seconds += used(job, now)
         return None
     _observe(row, job, pods, observed, now)
-    last = max(epoch(row.start_time) or now, *(item.at for item in _progress(observed, name)), job.created)
+    begun = (pod.started for pod in pods if pod.started is not None)  # after hours in a queue, perhaps
+    last = max(job.created, *begun, *(item.at for item in _progress(observed, name)))
     if row.state == "running" and now - last > config.progress_seconds:
         fail(row, fault("NoProgress", f"Job {name}", f"the last was {int(now - last)} s ago"), now)
         row.gpu_seconds += used(job, now)
@@ -54,14 +55,19 @@ def _complete(row: StageStatus, job: Job, pods: Sequence[Pod], now: float) -> di
     row.gpu_seconds += used(job, now)
     clear(row, "reused" if result.get("state") == "reused" else "done")
     row.key, row.digest = str(result.get("key") or row.key), str(result.get("digest") or "")
-    headline = result.get("headline") or {}
-    row.headline = {str(key): float(value) for key, value in list(headline.items())[:16]}
+    row.headline = _numbers(result.get("headline") or {})
     row.finish_time = stamp(job.ended or now)
     row.failures = 0
     rows = (result.get("counts") or {}).get("rows")
     if rows is not None:
         row.done = row.total = int(rows)
     return result
+
+
+def _numbers(headline: Mapping[str, Any]) -> dict[str, float]:
+    """What the status may hold: JSON has no NaN, and the CRD has bounds."""
+    found = {str(key): float(value) for key, value in headline.items() if isinstance(value, int | float)}
+    return {key: value for key, value in list(found.items())[:16] if abs(value) <= 1e18}
 
 
 def _observe(row: StageStatus, job: Job, pods: Sequence[Pod], observed: Observed, now: float) -> None:
@@ -76,8 +82,9 @@ def _observe(row: StageStatus, job: Job, pods: Sequence[Pod], observed: Observed
 
 def why_waiting(job: Job, pods: Sequence[Pod], observed: Observed, now: float) -> Fault | None:
     """Why a Job has no running pod: what keeps it from one, or what took the last one away."""
-    said = [item for name in (job.name, *(pod.name for pod in pods)) for item in observed.warnings.get(name, ())]
     alive = [pod for pod in pods if pod.phase in ("Pending", "Running")]
+    about = [pod.name for pod in alive] or [job.name]  # once there is a pod, what kept the Job from it is over
+    said = [item for name in about for item in observed.warnings.get(name, ())]
     found = waiting(job, alive, said, now)
     if found is None or (found.reason == "PodsNotCreated" and pods):
         lost = [pod for pod in pods if pod.disruption]

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from soda_jobs.finished import decode
 from soda_jobs.graph import Graph, with_pinned
-from soda_jobs.names import PREFLIGHT, PUBLISH, job_name
+from soda_jobs.names import ATTEMPT_MAX, PREFLIGHT, PUBLISH, job_name
 from soda_jobs.plan import Command, Finished, ServiceCommand, plan, stage_key
 from soda_operator import ledger, summary
 from soda_operator.accept import Accepted
@@ -25,6 +25,7 @@ from soda_operator.servers import Servers, move_on
 from soda_operator.status import RunStatus, StageStatus
 
 RESYNC_SECONDS: Final = 30.0  # how soon a run with deadlines is looked at again
+LOST_SECONDS: Final = 60.0  # after a pod's grace: then its node is lost, and nobody can say whether it runs
 
 
 @dataclass
@@ -74,9 +75,9 @@ class Look:
             return
         self.status.retry_token, self.status.finish_time = token, None
         for row in self.rows.values():
-            if row.state == "failed" or row.failures:
+            if row.state == "failed" or (row.state == "waiting" and row.failures):
                 ledger.clear(row, "waiting")
-                row.failures = 0
+            row.failures = 0
 
     def _halted(self) -> Fault | None:
         """Why the run may not go on now: suspended by its user, or a budget is used up."""
@@ -96,20 +97,32 @@ class Look:
         return None
 
     def _gpu_seconds_now(self) -> int:
-        return sum(ledger.used(job, self.now) for job in self.observed.jobs.values() if not job.outcome)
+        """Of the Jobs that no row has counted yet."""
+        active = [self._job(row) for row in self.rows.values() if row.state in ledger.ACTIVE]
+        servers = [job_name(self.owner.name, row.name, row.attempt) for row in self.status.services]
+        jobs = (self.observed.jobs.get(name) for name in (*active, *servers))
+        return sum(ledger.used(job, self.now) for job in jobs if job is not None)
 
     def _stop_all(self) -> None:
         """Everything that runs is stopped; what is committed stays, so rows just wait again."""
         for row in self.rows.values():
             if row.state in ledger.ACTIVE:
-                ledger.clear(row, "waiting")
-        self.status.gpu_seconds += self._gpu_seconds_now()
+                self._give_up(row)
         for job in self.observed.jobs.values():
             if not job.outcome and not job.is_deleting and not job.service:
                 self.decision.delete.append(("Job", job.name))
         servers = move_on(self.owner, self.status.services, {}, self.observed, self.now)
         self.status.services = []
+        self.status.gpu_seconds += servers.gpu_seconds
         self.decision.delete += servers.delete
+
+    def _give_up(self, row: StageStatus) -> None:
+        """An active row waits again; its Job becomes a stray. What it used is counted here, once."""
+        job = self.observed.jobs.get(self._job(row))
+        if job is not None:
+            row.gpu_seconds += ledger.used(job, self.now)
+            self.status.gpu_seconds += ledger.used(job, self.now)
+        ledger.clear(row, "waiting")
 
     def _advance(self) -> None:
         for row in self.rows.values():
@@ -128,7 +141,10 @@ class Look:
         """What the first look at the store found: contents of sources, and stages that are committed already."""
         self.status.pinned = dict(result.get("pinned") or {})
         self.graph = with_pinned(self.accepted.graph, self.status.pinned)
-        digests = decode([stage.name for stage in self.graph], result.get("finished") or "")
+        try:
+            digests = decode([stage.name for stage in self.graph], result.get("finished") or "")
+        except ValueError:
+            digests = {}  # of another version of soda: each stage finds its own artifact
         finished: dict[str, Finished] = {}
         for stage in self.graph:
             if stage.name in digests and all(need in finished for need in stage.needs):
@@ -156,7 +172,7 @@ class Look:
         is_failing = any(row.state == "failed" for row in self.rows.values())
         runnable = self._runnable()
         if is_failing:
-            runnable = [item for item in runnable if self.rows[item.stage].state in ledger.ACTIVE]
+            runnable = [item for item in runnable if self._may_end(self.rows[item.stage])]
         wanted: dict[str, ServiceCommand] = {}
         for item in runnable:
             for each in servers_of(self.owner, item.service) if item.service else ():
@@ -175,11 +191,19 @@ class Look:
         self._remove_strays()
         return servers
 
+    def _may_end(self, row: StageStatus) -> bool:
+        """In a run that is failing: what runs may end, what has not begun is given up."""
+        if row.state == "starting":
+            self._give_up(row)
+        return row.state == "running"
+
     def _start_stage(self, item: Command, servers: Servers) -> None:
         row = self.rows[item.stage]
         needed = [each.name for each in servers_of(self.owner, item.service)] if item.service else []
         lost = next((servers.failed[name] for name in needed if name in servers.failed), None)
         if lost is not None:
+            if row.state in ledger.ACTIVE:
+                self._give_up(row)
             ledger.fail(row, Fault(lost.reason, f"its server: {lost.message}"), self.now)
             row.state = "failed"
             return
@@ -204,9 +228,11 @@ class Look:
         """This stage is to run now: give it its next Job, or its Job again if that is gone."""
         if row.state == "waiting":
             wait = ledger.retry_at(row, self.config) - self.now
-            ending = any(job.stage == row.name and job.is_deleting for job in self.observed.jobs.values())
-            if wait > 0 or ending:
+            if wait > 0 or self._is_ending(row):
                 return self.decision.look_again(max(wait, 1.0))
+            if row.attempt >= ATTEMPT_MAX:
+                ledger.fail(row, fault("TooManyAttempts", f"stage {row.name}"), self.now)
+                return None
             row.attempt += 1
             row.start_time = row.start_time or stamp(self.now)
             ledger.clear(row, "starting")
@@ -218,6 +244,18 @@ class Look:
             why = refusal(f"Job {name}", self.observed.refused[name])
             row.reason, row.message = why.reason, why.message
         return None
+
+    def _is_ending(self, row: StageStatus) -> bool:
+        """Whether an earlier Job or pod of a stage is still there; of a lost node's pod nobody can say."""
+        if any(job.stage == row.name and not job.outcome for job in self.observed.jobs.values()):
+            return True
+        earlier = {job_name(self.owner.name, row.name, number) for number in range(1, row.attempt + 1)}
+        return any(
+            pod.job in earlier
+            and pod.phase in ("Pending", "Running")
+            and (pod.gone_by is None or self.now < pod.gone_by + LOST_SECONDS)
+            for pod in self.observed.pods.values()
+        )
 
     def _roles(self, runnable: list[Command], servers: Servers) -> None:
         """The ServiceAccounts of the pods that are made."""

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from soda_jobs.names import QUEUE_LABEL, RUN_LABEL, SERVICE_LABEL, STAGE_LABEL
 
+OWNER_ANNOTATION: Final = "soda.dev/run-uid"  # of a Job that outlives its run
 JOB_NAME_LABEL: Final = "batch.kubernetes.io/job-name"
 GPU: Final = "nvidia.com/gpu"
 Raw = Mapping[str, Any]
@@ -26,6 +27,7 @@ class Job:
     stage: str
     service: str
     uid: str
+    owner: str  # uid of the run that it belongs to
     created: float
     completions: int
     gpus: int  # of all its pods together
@@ -48,10 +50,12 @@ class Pod:
     run: str
     job: str
     uid: str
+    owner: str  # uid of its Job
     created: float
     phase: str
     is_ready: bool = False
     is_deleting: bool = False
+    gone_by: float | None = None  # when its node must have ended it
     node: str = ""
     started: float | None = None
     unschedulable: str = ""  # the scheduler's message
@@ -92,10 +96,10 @@ class Observed:
     refused: Mapping[str, Warned] = field(default_factory=dict)  # objects the API server would not create
 
     def pods_of(self, job: str) -> list[Pod]:
-        """Oldest first."""
-        return sorted(
-            (pod for pod in self.pods.values() if pod.job == job), key=lambda pod: (pod.created, pod.name)
-        )
+        """The pods of this very Job, and not of one that had its name before; oldest first."""
+        uid = self.jobs[job].uid if job in self.jobs else ""
+        found = [pod for pod in self.pods.values() if pod.job == job and uid in ("", pod.owner)]
+        return sorted(found, key=lambda pod: (pod.created, pod.name))
 
 
 def job(raw: Raw) -> Job:
@@ -110,6 +114,7 @@ def job(raw: Raw) -> Job:
         stage=labels.get(STAGE_LABEL, ""),
         service=labels.get(SERVICE_LABEL, ""),
         uid=metadata["uid"],
+        owner=(metadata.get("annotations") or {}).get(OWNER_ANNOTATION) or _owner(metadata),
         created=_required(metadata["creationTimestamp"]),
         completions=completions,
         gpus=completions * _gpus(spec["template"]["spec"]),
@@ -156,10 +161,12 @@ def pod(raw: Raw) -> Pod:
         run=labels.get(RUN_LABEL, ""),
         job=labels.get(JOB_NAME_LABEL, ""),
         uid=metadata["uid"],
+        owner=_owner(metadata),
         created=_required(metadata["creationTimestamp"]),
         phase=status.get("phase") or "Pending",
         is_ready=conditions.get("Ready", {}).get("status") == "True",
         is_deleting="deletionTimestamp" in metadata,
+        gone_by=epoch(metadata.get("deletionTimestamp")),
         node=raw.get("spec", {}).get("nodeName") or "",
         started=epoch((state.get("running") or {}).get("startedAt")),
         unschedulable=scheduled.get("message") or "" if scheduled.get("status") == "False" else "",
@@ -171,6 +178,11 @@ def pod(raw: Raw) -> Pod:
         disruption=disruption.get("reason") or "" if is_disrupted else "",
         disruption_message=disruption.get("message") or "" if is_disrupted else "",
     )
+
+
+def _owner(metadata: Raw) -> str:
+    owners = metadata.get("ownerReferences") or ()
+    return next((str(item["uid"]) for item in owners if item.get("controller")), "")
 
 
 def _gpus(spec: Raw) -> int:

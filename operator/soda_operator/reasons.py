@@ -144,6 +144,13 @@ WAITING: Final = (
         r"^Unschedulable",
     ),
     Row(
+        "NameTaken",
+        "block",
+        "there is an object of the same name that is not the run's",
+        "delete that object, or give this run another name",
+        r"^NameTaken",
+    ),
+    Row(
         "ObjectRefused",
         "block",
         "the API server does not accept an object of the run",

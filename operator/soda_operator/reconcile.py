@@ -18,8 +18,8 @@ from soda_operator.config import Config
 from soda_operator.decision import Decision, Raw
 from soda_operator.faults import Fault
 from soda_operator.look import RESYNC_SECONDS, Look
-from soda_operator.manifests import resource_env, service_account, task_job
-from soda_operator.observed import Observed, epoch
+from soda_operator.manifests import resource_env, task_job
+from soda_operator.observed import OWNER_ANNOTATION, Observed, epoch
 from soda_operator.status import RunStatus
 
 FINALIZER: Final = "soda.dev/artifacts"
@@ -62,7 +62,7 @@ def _after_the_end(
 ) -> None:
     """Nothing is made any more: what still runs is removed, and the run itself when its time has come."""
     for job in observed.jobs.values():
-        if not job.outcome and not job.is_deleting:
+        if (job.service or not job.outcome) and not job.is_deleting:
             decision.delete.append(("Job", job.name))
     ttl = spec.get("ttlSecondsAfterFinished")
     if ttl is not None:
@@ -87,7 +87,8 @@ def _deleted(resource: Raw, accepted: Accepted | Fault, observed: Observed, deci
     """A deleted run: its objects go with it; its artifacts only when it says so, by a Job that it waits for."""
     metadata = resource["metadata"]
     present = list(metadata.get("finalizers") or ())
-    if FINALIZER not in present:
+    if FINALIZER not in present:  # somebody else's finalizer may keep it for long
+        decision.delete += [("Job", job.name) for job in observed.jobs.values() if not job.is_deleting]
         return decision
     rest = [name for name in present if name != FINALIZER]
     started = (resource.get("status") or {}).get("startTime")
@@ -103,9 +104,12 @@ def _deleted(resource: Raw, accepted: Accepted | Fault, observed: Observed, deci
     elif not running:
         pinned = json.dumps((resource.get("status") or {}).get("pinned") or {}, sort_keys=True)
         job = task_job(owner, CLEANUP, {**resource_env(owner), "SODA_PINNED": pinned}, 1)
-        del job["metadata"]["ownerReferences"]  # a foreground deletion would take it away before it is done
+        # A foreground deletion would take it away before it is done, and takes the run's ServiceAccounts.
+        del job["metadata"]["ownerReferences"]
+        job["metadata"]["annotations"] = {OWNER_ANNOTATION: owner.uid}
         job["spec"]["ttlSecondsAfterFinished"] = CLEANUP_KEPT_SECONDS
-        account = service_account(owner, "jobs")
-        decision.apply += [item for item in (account, job) if item is not None]
+        account = owner.settings("jobs").service_account_name or "default"
+        job["spec"]["template"]["spec"]["serviceAccountName"] = account
+        decision.apply.append(job)
     decision.look_again(RESYNC_SECONDS)
     return decision

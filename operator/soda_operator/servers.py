@@ -29,7 +29,7 @@ class Servers:
     delete: list[Ref] = field(default_factory=list)
     failed: dict[str, Fault] = field(default_factory=dict)  # servers that cannot be had
     blocked: dict[str, Fault] = field(default_factory=dict)  # servers that wait for something
-    gpu_seconds: int = 0  # of Jobs that ended or were given up in this look
+    gpu_seconds: int = 0  # of Jobs that were given up in this look
     again: float | None = None
 
     def is_ready(self, name: str) -> bool:
@@ -53,9 +53,12 @@ def move_on(
     current = {job_name(owner.name, row.name, row.attempt) for row in found.rows}
     for job in observed.jobs.values():
         if job.service and job.name not in current and not job.is_deleting:
-            _remove(owner, job, job.service not in wanted, found, now)
-    for name in known:  # its Job is gone already, or was never made
-        found.delete.append(("Service", service_name(owner.name, name)))
+            if job.service not in wanted and job.service not in known:
+                found.delete.append(("Service", service_name(owner.name, job.service)))
+            found.delete.append(("Job", job.name))
+    for row in known.values():
+        found.delete.append(("Service", service_name(owner.name, row.name)))
+        _count(owner, row, observed, found, now)
     return found
 
 
@@ -65,12 +68,14 @@ def _keep(
     name = job_name(owner.name, row.name, row.attempt)
     job = observed.jobs.get(name)
     row.ready, row.reason, row.message = False, "", ""
+    *around, made = server(owner, command, row.attempt)
+    found.apply += around  # also while the Job is there: somebody may have deleted them
     if job is None:
         ending = [item for item in observed.jobs.values() if item.service == row.name and item.is_deleting]
         if ending:
             found.again = 2.0
             return
-        found.apply += server(owner, command, row.attempt)
+        found.apply.append(made)
         said = next((observed.refused[key] for key in _names(owner, row, name) if key in observed.refused), None)
         if said is not None:
             _block(row, refusal(name, said), found)
@@ -89,6 +94,7 @@ def _keep(
     if why.kind != "retry" or row.attempt >= min(ATTEMPTS, ATTEMPT_MAX):
         found.failed[row.name] = why
     else:
+        _count(owner, row, observed, found, now)
         row.attempt += 1
         row.start_time = stamp(now)
 
@@ -117,9 +123,8 @@ def _block(row: ServiceStatus, why: Fault, found: Servers) -> None:
     found.blocked[row.name] = why
 
 
-def _remove(owner: Owner, job: Job, with_service: bool, found: Servers, now: float) -> None:
-    """The Service first: as long as the Job is there, the operator knows that there is something to remove."""
-    if with_service:
-        found.delete.append(("Service", service_name(owner.name, job.service)))
-    found.delete.append(("Job", job.name))
-    found.gpu_seconds += used(job, now)
+def _count(owner: Owner, row: ServiceStatus, observed: Observed, found: Servers, now: float) -> None:
+    """What a server's Job used is counted when its row moves on, which happens once."""
+    job = observed.jobs.get(job_name(owner.name, row.name, row.attempt))
+    if job is not None:
+        found.gpu_seconds += used(job, now)

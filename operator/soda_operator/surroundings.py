@@ -45,6 +45,8 @@ class Surroundings:
             if job.outcome or job.is_deleting:
                 continue
             own = [pod for pod in pods.values() if pod.job == job.name]
+            if own:
+                self.warnings.pop(job.name, None)  # what kept it from a pod is over
             if not own and now - job.created > PATIENCE_SECONDS and self._is_due(job.name, WARNINGS_SECONDS, now):
                 self.warnings[job.name] = await _why_no_pod(cluster, namespace, job)
             for pod in own:
@@ -104,6 +106,7 @@ def last_progress(log: str) -> Progress | None:
         except ValueError:
             continue
         if isinstance(found, dict) and found.get("event") == "progress":
-            total = found.get("total")
-            return Progress(int(found["done"]), None if total is None else int(total), float(found["ts"]))
+            done, total, at = (found.get(name) for name in ("done", "total", "ts"))
+            if isinstance(done, int) and isinstance(total, int | None) and isinstance(at, int | float):
+                return Progress(done, total, float(at))
     return None
