@@ -140,12 +140,15 @@ def service_command(run: DistillationRun, service: Service, finished: Mapping[st
     if service.checkpoint is None and block.endpoint is not None:
         return ServiceCommand(name=service.name, role=service.role, url=block.endpoint)
     server = block.server or Server()
+    options = server.model_dump(mode="json", exclude={"engine", "replicas"}, exclude_none=True)
+    if service.checkpoint is None and block.revision is not None:
+        options["revision"] = block.revision
     task = {
         "name": service.name,
         "engine": server.engine,
         "model": block.model if service.checkpoint is None else None,
         "artifact": finished[service.checkpoint].key if service.checkpoint else None,
-        "options": server.model_dump(mode="json", exclude={"engine", "replicas"}, exclude_none=True),
+        "options": options,
     }
     return ServiceCommand(
         name=service.name,

@@ -21,16 +21,23 @@ MODEL_FILES: Final = ("*.json", "*.jsonl", "*.safetensors", "*.model", "*.txt", 
 
 
 def read_source(
-    source: str, *, work: Path, kind: str = "auto", config: str | None = None, split: str = "train"
+    source: str,
+    *,
+    work: Path,
+    kind: str = "auto",
+    config: str | None = None,
+    split: str = "train",
+    revision: str | None = None,
 ) -> Rows:
     """(where it stands, row) for each row of a source; `work` is a folder for downloads.
 
     A path may end in .jsonl, .json (one list, or lines), .parquet, each of the text ones also with .gz; `kind`
-    (jsonl or parquet) overrides the ending. `hf:owner/dataset` goes through the `datasets` library with `config`
-    and `split`. Raises InvalidInput for what is not there or cannot be read, Retry when a store or hub is away.
+    (jsonl or parquet) overrides the ending. `hf:owner/dataset` goes through the `datasets` library with
+    `config`, `split` and `revision`. Raises InvalidInput for what is not there or cannot be read, Retry when a
+    store or hub is away.
     """
     if source.startswith("hf:"):
-        yield from _hub_rows(source.removeprefix("hf:"), config, split)
+        yield from _hub_rows(source.removeprefix("hf:"), config, split, revision)
         return
     path = local_path(source, work)
     reader = _READERS.get(kind) or _by_ending(path)
@@ -161,12 +168,12 @@ _ENDINGS: Final[dict[str, Callable[[Path], Rows]]] = {
 }
 
 
-def _hub_rows(dataset: str, config: str | None, split: str) -> Rows:
+def _hub_rows(dataset: str, config: str | None, split: str, revision: str | None) -> Rows:
     import datasets
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        rows = datasets.load_dataset(dataset, config, split=split)
+        rows = datasets.load_dataset(dataset, config, split=split, revision=revision)
     except (datasets.exceptions.DatasetNotFoundError, ValueError) as error:
         raise InvalidInput(f"hf:{dataset} cannot be loaded: {_first_line(error)}", field="source") from error
     except (HfHubHTTPError, ConnectionError, TimeoutError) as error:
@@ -182,8 +189,8 @@ def _first_line(error: BaseException) -> str:
 # -- models ------------------------------------------------------------------------------------------------------
 
 
-def copy_model(source: str, *, work: Path, out: Path) -> None:
-    """Put the checkpoint at `source` (a folder, an `s3://` prefix, or a hub id) into the folder `out`.
+def copy_model(source: str, *, work: Path, out: Path, revision: str | None = None) -> None:
+    """Put the checkpoint at `source` (a folder, an `s3://` prefix, or a hub id at `revision`) into folder `out`.
 
     Raises InvalidInput when there is none, Retry when a store or hub is away.
     """
@@ -192,7 +199,7 @@ def copy_model(source: str, *, work: Path, out: Path) -> None:
     elif source.startswith(("/", ".", "file://")):
         _copy_folder(Path(source.removeprefix("file://")), out)
     else:
-        _copy_hub(source, work, out)
+        _copy_hub(source, revision, work, out)
     if not (out / "config.json").is_file():
         raise InvalidInput(f"{source} has no config.json, so it is not a checkpoint", field="source")
 
@@ -216,19 +223,23 @@ def _copy_bucket(url: str, out: Path) -> None:
         store.get_file(key, target)
 
 
-def _copy_hub(model: str, work: Path, out: Path) -> None:
+def _copy_hub(model: str, revision: str | None, work: Path, out: Path) -> None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         HfHubHTTPError,
         HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
+        RevisionNotFoundError,
     )
 
     try:
-        folder = snapshot_download(model, local_dir=work / "hub", allow_patterns=list(MODEL_FILES))
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        raise InvalidInput(f"the hub has no model {model}: {_first_line(error)}", field="source") from error
+        folder = snapshot_download(
+            model, revision=revision, local_dir=work / "hub", allow_patterns=list(MODEL_FILES)
+        )
+    except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
+        name = model if revision is None else f"{model} at revision {revision}"
+        raise InvalidInput(f"the hub has no model {name}: {_first_line(error)}", field="source") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, ConnectionError, TimeoutError) as error:
         raise Retry(f"the model hub did not give {model}: {_first_line(error)}") from error
     _copy_folder(Path(folder), out)

@@ -12,6 +12,11 @@ from soda_jobs.names import stage_name
 from soda_jobs.spec import DistillationRun
 
 
+def pinned(revision: str | None) -> dict[str, Any]:
+    """A hub id's revision as settings: absent when none is given, so that it changes no other key."""
+    return {} if revision is None else {"revision": revision}
+
+
 class Canvas:
     """The stages drawn so far, and what every stroke needs of the spec."""
 
@@ -25,6 +30,9 @@ class Canvas:
 
     def _teacher_model(self) -> str:
         return self.spec.teacher.model or "tutor"
+
+    def _teacher_revision(self) -> dict[str, Any]:
+        return pinned(self.spec.teacher.revision)
 
     def _prompts(self, role: str, names: Sequence[str]) -> dict[str, Any]:
         prompt_set = getattr(self.spec.prompts, role)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from soda_jobs.graph import Graph, Kind, Service
-from soda_jobs.methods.canvas import Canvas
+from soda_jobs.methods.canvas import Canvas, pinned
 from soda_jobs.names import stage_name
 
 
@@ -31,6 +31,7 @@ class Drawing(Canvas):
             split=questions.split,
             limit=questions.limit,
             count=questions.count,
+            **pinned(questions.revision),
         )
 
     def benchmarks(self) -> list[str]:
@@ -113,6 +114,7 @@ class Drawing(Canvas):
             sampling=sampling.model_dump(),
             minimum_yield=self.spec.questions.minimum_yield,
             seed=self.spec.seed,
+            **self._teacher_revision(),
             **self._prompts("teacher", names),
         )
 
@@ -122,9 +124,12 @@ class Drawing(Canvas):
         """The untouched student: made from nothing, or copied in from where the spec says."""
         student = self.spec.student
         if student.init is None:
-            return self._add("student", Kind.SOURCE, 0, what="model", source=student.model)
+            return self._checkpoint("student", 0, student.model, student.revision)
         init = {**student.init.model_dump(), "seed": self.spec.seed}
         return self._add("student", Kind.TRAIN, 0, inputs={"texts": texts}, objective="init", init=init)
+
+    def _checkpoint(self, name: str, t: int, model: str | None, revision: str | None) -> str:
+        return self._add(name, Kind.SOURCE, t, what="model", source=model, **pinned(revision))
 
     def sft(self, t: int, rows: str, base: str) -> str:
         return self._train(stage_name(t, "sft"), t, "sft", rows, base, self.spec.training.sft)
@@ -176,7 +181,7 @@ class Drawing(Canvas):
         """The scoring model: given ready, or trained once on the annotator's scores (paper section 3.3.1)."""
         judge = self.spec.judge
         if judge.ready:
-            return self._add("scorer", Kind.SOURCE, t, what="model", source=judge.model)
+            return self._checkpoint("scorer", t, judge.model, judge.revision)
         sample = self._select(t, "sample", {"rows": [attempts]}, count=judge.train.samples, seed=self.spec.seed)
         inputs = {"questions": questions, "completions": [sample]}
         annotated = self._add(
@@ -191,13 +196,14 @@ class Drawing(Canvas):
             retries=self.spec.judge.retries,
             retry_temperature=self.spec.judge.retry_temperature,
             seed=self.spec.seed,
+            **self._teacher_revision(),
             **self._prompts("teacher", ["score"]),
         )
         rows = self._select(
             t, "annotations", {**inputs, "judgements": [annotated]}, **self._prompt("judge", "score")
         )
         if judge.model is not None:
-            base = self._add("scorer-base", Kind.SOURCE, t, what="model", source=judge.model)
+            base = self._checkpoint("scorer-base", t, judge.model, judge.revision)
         return self._train(stage_name(t, "scorer"), t, "sft", rows, base, judge.train)
 
     def judge(self, t: int, scorer: str, completions: str, questions: Sequence[str], name: str = "judge") -> str:

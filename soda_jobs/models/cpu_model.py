@@ -53,8 +53,16 @@ class CpuModel:
     Raises InvalidInput when the checkpoint cannot be loaded, or has layers other than plain attention.
     """
 
-    def __init__(self, path: str, *, threads: int, dtype: str = "auto", max_model_len: int | None = None) -> None:
-        self.module = _load(path)
+    def __init__(
+        self,
+        path: str,
+        *,
+        threads: int,
+        dtype: str = "auto",
+        max_model_len: int | None = None,
+        revision: str | None = None,
+    ) -> None:
+        self.module = _load(path, revision or "main")
         small = sum(p.numel() for p in self.module.parameters()) < SMALL_PARAMETERS
         self.dtype = DTYPES[("float64" if small else "float32") if dtype == "auto" else dtype]
         self.module.to(self.dtype)
@@ -184,10 +192,10 @@ def _attend(
 AttentionInterface.register(_ATTENTION, _attend)
 
 
-def _load(path: str) -> Any:
+def _load(path: str, revision: str) -> Any:
     """The model in evaluation mode, in its checkpoint's own type, attending through `_attend`."""
     try:
-        module = AutoModelForCausalLM.from_pretrained(path, dtype="auto").eval()
+        module = AutoModelForCausalLM.from_pretrained(path, revision=revision, dtype="auto").eval()
     except (OSError, ValueError) as error:
         sentence = str(error).strip().splitlines()[0]
         raise InvalidInput(f"{path!r} is not a causal language model: {sentence}", field="--model") from error

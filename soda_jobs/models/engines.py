@@ -1,7 +1,8 @@
 """How a model server is started: one table from the engine's name to its argv.
 
 In: engine, model, port, the name clients ask for, and the options of `spec.<role>.server` as a mapping
-(`dtype`, `max_model_len`, `gpus`, `quantization`, `extra_args`; also `host` and, for `cpu`, `threads`).
+(`dtype`, `max_model_len`, `gpus`, `quantization`, `extra_args`; also `host`, a hub id's `revision` and, for `cpu`,
+`threads`).
 Out: argv. Every engine speaks the OpenAI API under `/v1`.
 """
 
@@ -19,12 +20,14 @@ _VLLM: Final = {
     "max_model_len": "--max-model-len",
     "gpus": "--tensor-parallel-size",
     "quantization": "--quantization",
+    "revision": "--revision",  # of the tokenizer too, unless told otherwise
 }
 _CPU: Final = {
     "host": "--host",
     "dtype": "--dtype",
     "max_model_len": "--max-model-len",
     "threads": "--threads",
+    "revision": "--revision",
 }
 _TUTOR: Final = {"host": "--host"}
 
@@ -56,23 +59,13 @@ _ARGV: Final[dict[str, Callable[[str, int, str, Mapping[str, object]], list[str]
 def server_argv(
     engine: str, *, model_path_or_id: str, port: int, name: str, options: Mapping[str, object]
 ) -> list[str]:
-    """The command that serves a model; it answers `health_path(engine)` with 200 once it can be asked.
+    """The command that serves a model; it answers `/health` with 200 once it can be asked.
 
     An option that the engine does not have is left out: the spec has one set of options for all engines.
     """
-    return _engine(engine)(model_path_or_id, port, name, options)
-
-
-def health_path(engine: str) -> str:
-    """The path that answers 200 when the server is ready; vLLM, the CPU server and the tutor agree on it."""
-    _engine(engine)
-    return "/health"
-
-
-def _engine(engine: str) -> Callable[[str, int, str, Mapping[str, object]], list[str]]:
     if engine not in _ARGV:
         raise InvalidInput(f"{engine!r} is not one of {', '.join(_ARGV)}", field="server.engine")
-    return _ARGV[engine]
+    return _ARGV[engine](model_path_or_id, port, name, options)
 
 
 def _flags(table: Mapping[str, str], options: Mapping[str, object]) -> list[str]:

@@ -143,9 +143,15 @@ def load(server: Server, options: argparse.Namespace) -> list[Any]:
     from soda_jobs.models.cpu_model import CpuModel
 
     threads = options.threads or len(os.sched_getaffinity(0))
-    model = CpuModel(options.model, threads=threads, dtype=options.dtype, max_model_len=options.max_model_len)
+    model = CpuModel(
+        options.model,
+        threads=threads,
+        dtype=options.dtype,
+        max_model_len=options.max_model_len,
+        revision=options.revision,
+    )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(options.model)
+        tokenizer = AutoTokenizer.from_pretrained(options.model, revision=options.revision)
     except (OSError, ValueError) as error:
         sentence = str(error).strip().splitlines()[0]
         raise InvalidInput(f"{options.model!r} has no tokenizer: {sentence}", field="--model") from error
@@ -184,6 +190,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m soda_jobs.models.serve_cpu", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--model", required=True, help="folder or hub id of a causal language model")
+    parser.add_argument(
+        "--revision", default="main", help="commit, tag or branch of a hub id (default: %(default)s)"
+    )
     parser.add_argument("--name", required=True, help="the name that requests ask for")
     parser.add_argument("--port", type=int, required=True, help="TCP port to listen on")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")

@@ -7,7 +7,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from soda_jobs.spec.conflict import Conflict, conflict
-from soda_jobs.spec.models import Judge, Server, Teacher
+from soda_jobs.spec.models import Judge, Server, Student, Teacher
 from soda_jobs.spec.run import Metadata, Spec
 
 LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "::1")
@@ -40,7 +40,15 @@ def judge(_: Metadata, spec: Spec) -> Iterator[Conflict]:
     yield from _served(field, block)
 
 
+def _revision(field: str, block: Teacher | Student | Judge, endpoint: str | None) -> Iterator[Conflict]:
+    is_on_hub = block.model is not None and block.model[0].isalnum() and not block.model.startswith("s3://")
+    if block.revision is not None and (endpoint is not None or not is_on_hub):
+        why, use = "is only for a model of a hub", "leave it out, or use a model as in owner/name"
+        yield conflict(f"{field}.revision", block.revision, why, use, f"{field}.model", f"{field}.endpoint")
+
+
 def _served(field: str, block: Teacher | Judge) -> Iterator[Conflict]:
+    yield from _revision(field, block, block.endpoint)
     if block.endpoint is None:
         if block.secret_ref is not None:
             why, use = "has no endpoint to be used for", "use spec endpoint with it, or leave it out"
@@ -80,6 +88,7 @@ def student(_: Metadata, spec: Spec) -> Iterator[Conflict]:
         why = "leaves the student open" if init is None else "is given beside spec.student.init"
         use = "use exactly one of spec.student.model and spec.student.init"
         yield conflict("spec.student.model", block.model, why, use, "spec.student.init")
+    yield from _revision("spec.student", block, None)
     if init is None:
         return
     if init.width % (2 * init.heads):

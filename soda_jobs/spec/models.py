@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from soda_jobs.spec.base import Argument, Block, HttpUrl, ModelRef, SecretKeyRef
+from soda_jobs.spec.base import Argument, Block, HttpUrl, ModelRef, SecretKeyRef, Word
 from soda_jobs.spec.training import JudgeTraining
 
 Temperature = Annotated[float, Field(ge=0, le=2)]
@@ -101,6 +101,8 @@ class ServedModel(Block):
 
     model: ModelRef | None = None
     """Hub id, `s3://` URL or path of the weights; with `endpoint`, the name to ask for."""
+    revision: Word | None = None
+    """Commit, tag or branch of a hub id. Null: the one that is current when the stage runs, which no key knows."""
     endpoint: HttpUrl | None = None
     """Base URL of an OpenAI-compatible API, `/v1` included. Null: the run starts a server."""
     secret_ref: SecretKeyRef | None = None
@@ -144,6 +146,8 @@ class Student(Block):
     """Hub id, `s3://` URL or path. SODA: codellama/CodeLlama-7b-hf, deepseek-ai/deepseek-coder-6.7b-base."""
     init: InitModel | None = None
     """Make the student from nothing instead."""
+    revision: Word | None = None
+    """Commit, tag or branch of a hub id. Null: the one that is current when the stage runs, which no key knows."""
     server: Server | None = None
     """Serves its checkpoints. Null: vLLM with one GPU."""
     sampling: Sampling = Sampling()

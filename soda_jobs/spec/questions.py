@@ -61,6 +61,8 @@ class Questions(Block):
     """Format of the source. `auto` goes by its name."""
     config: Word | None = None
     """Configuration of an `hf:` dataset. Null: its default."""
+    revision: Word | None = None
+    """Commit, tag or branch of an `hf:` dataset. Null: the current one when the stage runs, which no key knows."""
     split: Word = "train"
     """Split of an `hf:` dataset."""
     limit: Count | None = None

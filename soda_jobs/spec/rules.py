@@ -57,9 +57,10 @@ def _questions(_: Metadata, spec: Spec) -> Iterator[Conflict]:
     if questions.count is not None and not questions.source.startswith("builtin:"):
         why, use = "is only for questions that are made to order", "use spec.questions.limit with this source"
         yield conflict(f"{field}.count", questions.count, why, use, f"{field}.source")
-    if questions.config is not None and not questions.source.startswith("hf:"):
-        why, use = "is only for datasets of a hub", "leave it out, or use a source as in hf:owner/dataset"
-        yield conflict(f"{field}.config", questions.config, why, use, f"{field}.source")
+    for name, value in (("config", questions.config), ("revision", questions.revision)):
+        if value is not None and not questions.source.startswith("hf:"):
+            why, use = "is only for datasets of a hub", "leave it out, or use a source as in hf:owner/dataset"
+            yield conflict(f"{field}.{name}", value, why, use, f"{field}.source")
     is_hub_format = questions.format == "datasets"
     if questions.format != "auto" and is_hub_format != questions.source.startswith("hf:"):
         why = f"does not fit the source {show(questions.source)}"

@@ -56,6 +56,7 @@ class Settings(StageSettings):
     role: Literal["teacher", "student"]
     kind: Literal["correct", "fault", "attempt", "question"]
     model: str
+    revision: str | None = None  # of the model that the server loaded; only there so that another has another key
     prompt_set: str
     prompt_digests: dict[str, str]
     sampling: SamplingSettings

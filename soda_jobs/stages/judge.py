@@ -33,6 +33,7 @@ FAILED = Scores(analysis="", per_rule={str(rule): None for rule in range(1, 6)},
 class Settings(StageSettings):
     role: Literal["judge", "teacher"]
     model: str
+    revision: str | None = None  # of the model that the server loaded; only there so that another has another key
     prompt_set: str
     prompt_digests: dict[str, str]
     sampling: SamplingSettings

@@ -36,6 +36,7 @@ class Settings(StageSettings):
     limit: int | None = None
     count: int | None = None
     languages: tuple[str, ...] = ()
+    revision: str | None = None  # of what a hub has
     digest: str | None = None  # of a local source: only there so that another content has another key
 
 
@@ -64,7 +65,12 @@ def _read(settings: Settings, context: Context) -> Iterator[Any]:
     from soda_jobs.shapes import read_question
 
     rows = read_source(
-        settings.source, work=context.work, kind=settings.format, config=settings.config, split=settings.split
+        settings.source,
+        work=context.work,
+        kind=settings.format,
+        config=settings.config,
+        split=settings.split,
+        revision=settings.revision,
     )
     for number, (where, row) in enumerate(rows, start=1):
         yield read_question(row, where=where)
@@ -90,7 +96,7 @@ def _model(settings: Settings, context: Context) -> dict[str, int]:
     from soda_jobs.reading import copy_model
 
     assert settings.source is not None, "the method names a model"
-    copy_model(settings.source, work=context.work, out=context.out)
+    copy_model(settings.source, work=context.work, out=context.out, revision=settings.revision)
     return {"files": sum(path.is_file() for path in context.out.rglob("*"))}
 
 

@@ -35,7 +35,8 @@ from soda_jobs.models.client import ModelClient, Sampling
 from soda_jobs.models.cpu_engine import Engine, sample
 from soda_jobs.models.cpu_model import CpuModel, Slots
 from soda_jobs.models.cpu_protocol import Ask
-from soda_jobs.models.engines import health_path, server_argv
+from soda_jobs.models.engines import server_argv
+from soda_jobs.plan import ServiceCommand
 
 CONTEXT = 128
 # Largest difference of two logits near 1 that the company may make: in the same slot, in another slot.
@@ -214,9 +215,9 @@ def fetch(url: str, body: Any = None) -> tuple[int, Any]:
 
 
 def health(port: int) -> int:
-    """The status of /health; 0 when nothing listens."""
+    """The status of the health path; 0 when nothing listens."""
     with contextlib.suppress(urllib.error.URLError, ConnectionError):
-        return fetch(f"http://127.0.0.1:{port}{health_path('cpu')}")[0]
+        return fetch(f"http://127.0.0.1:{port}{ServiceCommand.health}")[0]
     return 0
 
 
@@ -390,6 +391,8 @@ def test_engines_become_argv() -> None:
         "vllm serve org/m --port 8000 --served-model-name teacher --host :: --dtype bfloat16 "
         "--max-model-len 4096 --tensor-parallel-size 2 --enforce-eager"
     )
+    pinned = server_argv("cpu", model_path_or_id="org/m", port=1, name="t", options={"revision": "v1"})
+    assert pinned[-2:] == ["--revision", "v1"]
     tutor = server_argv("tutor", model_path_or_id="", port=1, name="t", options=options)
     assert tutor == ["python", "-m", "soda_jobs.tutor", "--port", "1", "--host", "::"]
     with pytest.raises(InvalidInput, match="'tgi' is not one of cpu, tutor, vllm"):

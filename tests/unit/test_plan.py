@@ -3,9 +3,11 @@
 import json
 from typing import Any
 
-from soda_jobs.graph import Graph
+import pytest
+
+from soda_jobs.graph import Graph, Service
 from soda_jobs.methods import draw
-from soda_jobs.plan import Finished, plan, stage_key
+from soda_jobs.plan import Finished, plan, service_command, stage_key
 from soda_jobs.spec import DistillationRun
 
 
@@ -127,3 +129,45 @@ def test_an_endpoint_is_reached_and_a_checkpoint_is_served() -> None:
     assert student is not None
     assert student.url is None
     assert json.loads(student.env["SODA_SERVICE"])["artifact"] == finished["r1-preference"].key
+
+
+PINNED: dict[str, Any] = {
+    "teacher": {"model": "a/teacher", "server": {"engine": "cpu"}},
+    "student": {"model": "a/b", "server": {"engine": "cpu"}},
+    "judge": {"model": "a/judge", "server": {"engine": "cpu"}},
+    "questions": {"source": "hf:a/questions"},
+}
+
+
+def revised(block: str, revision: str | None) -> DistillationRun:
+    return run(**PINNED | {block: PINNED[block] | {"revision": revision}})
+
+
+@pytest.mark.parametrize(
+    ("block", "first", "stages"),
+    [
+        ("teacher", "r1-correct", {"r1-correct", "r1-fault", "r1-new", "r2-correct", "r2-fault", "r1-annotate"}),
+        ("student", "student", {"student"}),
+        ("judge", "scorer-base", {"scorer-base"}),
+        ("questions", "source", {"source"}),
+    ],
+)
+def test_a_revision_changes_the_settings_of_what_reads_it_and_no_other(
+    block: str, first: str, stages: set[str]
+) -> None:
+    plain, pinned = draw(revised(block, None)), draw(revised(block, "v1"))
+    assert plain == draw(run(**PINNED))
+    assert all("revision" not in stage.settings for stage in plain)
+    changed = {one.name for one, two in zip(plain, pinned, strict=True) if one.settings != two.settings}
+    assert changed == stages
+    assert pinned.stage(first).settings["revision"] == "v1"
+
+
+def test_a_server_is_told_the_revision_of_a_hub_s_model_and_not_of_a_checkpoint() -> None:
+    item = run(**PINNED | {"teacher": PINNED["teacher"] | {"revision": "v1"}})
+    options = json.loads(service_command(item, Service("teacher"), {}).env["SODA_SERVICE"])["options"]
+    assert options["revision"] == "v1"
+    item = run(**PINNED | {"student": PINNED["student"] | {"revision": "v1"}})
+    known = {"student": Finished("key", "digest")}
+    command = service_command(item, Service("student", checkpoint="student"), known)
+    assert "revision" not in json.loads(command.env["SODA_SERVICE"])["options"]

@@ -186,6 +186,34 @@ MISTAKES: list[tuple[Edit, str, list[str]]] = [
         "spec.questions.ratio",
         ['{"easy": 0, "medium": 0, "hard": 0}', "at least one number above 0"],
     ),
+    ({"spec.teacher.revision": "a/b"}, "spec.teacher.revision", ["a/b", "letters, digits"]),
+    (
+        {"spec.teacher.model": "s3://bucket/teacher", "spec.teacher.revision": "v1"},
+        "spec.teacher.revision",
+        ["v1 is only", "a model of a hub", "owner/name"],
+    ),
+    (
+        {"spec.student": {"init": {}, "revision": "v1"}},
+        "spec.student.revision",
+        ["v1 is only", "a model of a hub"],
+    ),
+    (
+        {
+            "spec.judge": {
+                "endpoint": "http://localhost/v1",
+                "model": "owner/judge",
+                "ready": True,
+                "revision": "v1",
+            }
+        },
+        "spec.judge.revision",
+        ["v1 is only", "a model of a hub"],
+    ),
+    (
+        {"spec.questions.source": "rows.jsonl", "spec.questions.revision": "v1"},
+        "spec.questions.revision",
+        ["v1 is only", "datasets of a hub"],
+    ),
     ({"spec.questions.count": 5}, "spec.questions.count", ["5 is", "spec.questions.limit"]),
     ({"spec.questions.preferenceShare": 0}, "spec.questions.preferenceShare", ["0", "skip: [fault]"]),
     ({"spec.questions.format": "jsonl"}, "spec.questions.format", ["jsonl", "auto or datasets"]),

@@ -48,7 +48,19 @@ def _teacher_and_judge() -> Iterator[Rule]:
     yield from _served(judge, "spec.judge")
 
 
+def _revision(of: str, at: str, *also: str) -> Rule:
+    elsewhere = (f"!self.model.startsWith('{start}')" for start in ("s3://", "/", "."))
+    return Rule(
+        of,
+        at,
+        "revision",
+        f"!has(self.revision) || ({' && '.join([*also, 'has(self.model)', *elsewhere])})",
+        "${self.revision} is only for a model of a hub; leave it out, or use a model as in owner/name",
+    )
+
+
 def _served(of: str, at: str) -> Iterator[Rule]:
+    yield _revision(of, at, "!has(self.endpoint)")
     yield Rule(
         of,
         at,
@@ -91,6 +103,7 @@ def _student() -> Iterator[Rule]:
         f"null leaves the student open; {use}",
         REQUIRED,
     )
+    yield _revision(of, "spec.student")
     yield Rule(
         of,
         "spec.student",

@@ -46,13 +46,15 @@ def _questions() -> Iterator[Rule]:
         "!has(self.count) || self.source.startsWith('builtin:')",
         "${self.count} is only for questions that are made to order; use spec.questions.limit with this source",
     )
-    yield Rule(
-        of,
-        at,
-        "config",
-        "!has(self.config) || self.source.startsWith('hf:')",
-        "${self.config} is only for datasets of a hub; leave it out, or use a source as in hf:owner/dataset",
-    )
+    for name in ("config", "revision"):
+        yield Rule(
+            of,
+            at,
+            name,
+            f"!has(self.{name}) || self.source.startsWith('hf:')",
+            f"${{self.{name}}} is only for datasets of a hub; "
+            "leave it out, or use a source as in hf:owner/dataset",
+        )
     yield Rule(
         of,
         at,
