@@ -139,7 +139,7 @@ def _make_base() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="base-", dir=gobuild.cache_folder()) as temporary:
         tree = Path(temporary, "root")
-        subprocess.run(["nice", "-n", "15", "debootstrap", "--variant=minbase", "bookworm", tree], check=True)
+        subprocess.run(["nice", "-n", "10", "debootstrap", "--variant=minbase", "bookworm", tree], check=True)
         for folder in (*_LEFT_OUT, "var/cache/apt", "var/lib/apt/lists", "var/log"):
             shutil.rmtree(tree / folder, ignore_errors=True)
             (tree / folder).mkdir(parents=True)
@@ -180,7 +180,7 @@ def _buildah(*words: str, loud: bool = False) -> str:
     """Standard output; with `loud` it goes to standard error as it comes. Raises CalledProcessError."""
     storage = gobuild.cache_folder() / "containers"
     where = ["--root", str(storage / "storage"), "--runroot", str(storage / "run"), "--storage-driver", "overlay"]
-    argv = ["nice", "-n", "15", "buildah", *where, *words]
+    argv = ["nice", "-n", "10", "buildah", *where, *words]
     out = sys.stderr if loud else subprocess.PIPE
     return subprocess.run(argv, stdout=out, text=True, check=True, env=os.environ).stdout or ""
 
