@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from soda_jobs.errors import Retry, SodaError
@@ -39,12 +39,15 @@ GARBAGE_SECONDS: Final = 2.0
 class Controller:
     """Workers over one queue."""
 
-    def __init__(self, cluster: Cluster, config: Config, lease: Lease) -> None:
-        self._cluster, self._config, self._lease = cluster, config, lease
+    def __init__(
+        self, cluster: Cluster, config: Config, lease: Lease, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._cluster, self._config, self._lease, self._clock = cluster, config, lease, clock
         self.cache, self.queue = Cache(), WorkQueue()
         self._accepted: dict[Key, tuple[tuple[str, int], Accepted | Fault]] = {}
         self._around: dict[Key, Surroundings] = {}
         self._applied: dict[Key, dict[str, str]] = {}
+        self._unseen: dict[tuple[str, str, str], int] = {}  # versions that a list found before any watch
 
     async def work(self) -> None:
         """One worker: never returns."""
@@ -80,7 +83,7 @@ class Controller:
             if all(job.outcome or job.is_deleting for job in self.cache.jobs(key).values()):
                 return
             resource = await self._cluster.get("DistillationRun", *key)
-        now = time.time()
+        now = self._clock()
         around = self._around.setdefault(key, Surroundings())
         jobs, pods = dict(self.cache.jobs(key)), dict(self.cache.pods(key))  # watches go on while we ask
         uid = resource["metadata"]["uid"]
@@ -149,7 +152,7 @@ class Controller:
         written = await self._cluster.put_status({**resource, "status": status})
         self.cache.put("DistillationRun", written)
         _count(old, status)
-        for item in notes(resource, old, status, time.time()):
+        for item in notes(resource, old, status, self._clock()):
             try:
                 await self._cluster.create(item)
             except (Conflict, Gone, Refused):
@@ -202,8 +205,12 @@ class Controller:
             table.pop(key, None)
 
     async def resync(self) -> int:
-        """List everything anew; how many objects the watches had not told of. The safety net of lost events."""
-        missed = 0
+        """List everything anew. The safety net of lost events.
+
+        Returns how many objects the list before had found and no watch has told of since: a list is often a
+        moment ahead of the watches, so only the next one can say what was lost."""
+        missed = len(self._unseen)
+        self._unseen.clear()
         self._applied.clear()
         for kind in KINDS:
             selector = {} if kind == "DistillationRun" else {"labelSelector": "soda.dev/run"}
@@ -214,25 +221,37 @@ class Controller:
                 before.pop((raw["metadata"]["namespace"], raw["metadata"]["name"]), None)
                 key = self.cache.put(kind, raw)
                 if key is not None:
-                    missed += 1
+                    meta = raw["metadata"]
+                    self._unseen[kind, meta["namespace"], meta["name"]] = int(meta["resourceVersion"])
                     self.queue.add(key)
             for (namespace, name), key in before.items():
-                missed += await self._vanished(kind, key, namespace, name)
+                await self._vanished(kind, key, namespace, name)
         for key, resource in self.cache.runs.items():
             if not is_at_rest(resource):
                 self.queue.add(key)
         self._count_runs()
         return missed
 
-    async def _vanished(self, kind: str, key: Key, namespace: str, name: str) -> int:
+    def seen(self, kind: str, type_: str | None, raw: Raw) -> None:
+        """A watch told of an object."""
+        meta = raw["metadata"]
+        place = (kind, meta["namespace"], meta["name"])
+        if self._unseen.get(place, 0) <= int(meta["resourceVersion"]):
+            self._unseen.pop(place, None)
+        if type_ == "DELETED":
+            self.queue.add(self.cache.remove(kind, raw))
+            return
+        key = self.cache.put(kind, raw)
+        if key is not None:
+            self.queue.add(key)
+
+    async def _vanished(self, kind: str, key: Key, namespace: str, name: str) -> None:
         """An object that is known but was not listed: it may also have been made since the list began."""
         try:
             await self._cluster.get(kind, namespace, name)
         except Gone:
             self.cache.forget(kind, key, namespace, name)
             self.queue.add(key)
-            return 1
-        return 0
 
     def _count_runs(self) -> None:
         counts: dict[str, int] = {}

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import kopf
 
-from soda_jobs.errors import SodaError
+from soda_jobs.errors import ExitCode, SodaError
 from soda_jobs.log import event
 from soda_jobs.names import RUN_LABEL
 from soda_operator import config, health, metrics
@@ -23,6 +23,7 @@ from soda_operator.controller import WORKERS, Controller
 from soda_operator.lease import Lease
 
 RESYNC_SECONDS: Final = 300.0
+SETTLED_SECONDS: Final = 3.0
 LEASE_NAME: Final = "soda-operator"
 OPERATOR_LABEL: Final = "app.kubernetes.io/name"
 
@@ -38,12 +39,15 @@ class Operator:
     def __init__(self) -> None:
         self.tasks: list[asyncio.Task[Any]] = []
         self.synced = asyncio.Event()
+        self.relisted = 0.0  # when a watch last told what it had listed
+        self._is_time = False
 
     async def start(self) -> None:
         settings = config.read(os.environ)
         self.cluster = await Cluster.connect()
         namespace = os.environ.get("POD_NAMESPACE") or settings.namespace or "default"
-        identity = f"{socket.gethostname()}-{os.getpid()}"
+        # A container that starts again in its pod is still the holder of the lease, and goes on at once.
+        identity = os.environ.get("POD_NAME") or f"{socket.gethostname()}-{os.getpid()}"
         self.lease = Lease(self.cluster, namespace, LEASE_NAME, identity)
         self.controller = Controller(self.cluster, settings, self.lease)
         self.vitals = health.Vitals(self.lease)
@@ -54,6 +58,8 @@ class Operator:
             asyncio.create_task(self._resync()),
             *(asyncio.create_task(self._work()) for _ in range(WORKERS)),
         ]
+        for task in self.tasks:
+            task.add_done_callback(_must_go_on)
 
     async def stop(self) -> None:
         for task in self.tasks:
@@ -68,7 +74,8 @@ class Operator:
         await self.controller.work()
 
     async def _resync(self) -> None:
-        """A full list when the lease is taken, so that nothing is decided by half a picture; and again later."""
+        """A full list when the lease is taken, so that nothing is decided by half a picture; and again later, or
+        when a watch had to begin anew: what was deleted meanwhile it does not tell."""
         rounds_missed = 0
         while True:
             if not self.lease.held:
@@ -83,18 +90,28 @@ class Operator:
                 continue
             is_first = not self.synced.is_set()
             event("resync", missed=missed, first=is_first, seconds=round(time.monotonic() - started, 3))
-            if not is_first:
+            if not is_first and self._is_time:
                 metrics.WATCH_MISSED.inc(missed)
                 rounds_missed = rounds_missed + 1 if missed else 0
-                self.vitals.is_blind = rounds_missed >= 2  # once may be a race, twice is a dead stream
+                self.vitals.is_blind = rounds_missed >= 2  # once may be a slow stream, twice is a dead one
             self.synced.set()
-            await self._pause(RESYNC_SECONDS)
+            self._is_time = await self._pause(RESYNC_SECONDS)
 
-    async def _pause(self, seconds: float) -> None:
-        """Sleep, but no longer than until the lease is taken anew."""
-        until = time.monotonic() + seconds
-        while time.monotonic() < until and self.synced.is_set():
+    async def _pause(self, seconds: float) -> bool:
+        """Sleep, but no longer than until the lease is taken, or a watch has begun, anew. True after all of it."""
+        started = time.monotonic()
+        while time.monotonic() < started + seconds:
+            if not self.synced.is_set() or started < self.relisted < time.monotonic() - SETTLED_SECONDS:
+                return False
             await asyncio.sleep(0.5)
+        return True
+
+
+def _must_go_on(task: asyncio.Task[Any]) -> None:
+    """A part that ended by a bug would leave an operator that looks alive and does nothing."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        event("operator_crashed", error=repr(error))
+        os._exit(ExitCode.BUG)
 
 
 _operator = Operator()
@@ -130,13 +147,9 @@ def configure(settings: kopf.OperatorSettings) -> None:
 
 
 def _note(kind: str, type_: str | None, raw: Any) -> None:
-    controller = _operator.controller
-    if type_ == "DELETED":
-        controller.queue.add(controller.cache.remove(kind, raw))
-        return
-    key = controller.cache.put(kind, raw)
-    if key is not None:
-        controller.queue.add(key)
+    _operator.controller.seen(kind, type_, raw)
+    if type_ is None:  # kopf's word for what it listed
+        _operator.relisted = time.monotonic()
 
 
 @kopf.on.event("soda.dev", "v1alpha1", "distillationruns")
