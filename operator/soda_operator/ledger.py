@@ -39,7 +39,7 @@ def advance(row: StageStatus, name: str, observed: Observed, config: Config, now
         return None
     _observe(row, job, pods, observed, now)
     begun = (pod.started for pod in pods if pod.started is not None)  # after hours in a queue, perhaps
-    last = max(job.created, *begun, *(item.at for item in _progress(observed, name)))
+    last = max((job.created, *begun, *(item.at for item in _progress(observed, name))))
     if row.state == "running" and now - last > config.progress_seconds:
         fail(row, fault("NoProgress", f"Job {name}", f"the last was {int(now - last)} s ago"), now)
         row.gpu_seconds += used(job, now)
