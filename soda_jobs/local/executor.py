@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from soda_jobs.artifacts import Artifacts, Manifest
-from soda_jobs.errors import ExitCode, Retry, SodaError, is_retryable
+from soda_jobs.errors import ExitCode, SodaError, is_retryable
 from soda_jobs.graph import Graph
 from soda_jobs.local.processes import Process
 from soda_jobs.local.services import Services
@@ -121,8 +121,8 @@ class Executor:
             on_change(row)
             try:
                 code = await self._attempt(command, row, on_change)
-            except Retry as error:
-                row.reason, code = str(error), int(ExitCode.RETRY)
+            except SodaError as error:  # its server did not come up
+                row.reason, code = str(error), int(error.exit_code)
             manifest = self.artifacts.find(command.key) if code == ExitCode.DONE else None
             if manifest is not None:
                 return self._finish(command.stage, manifest, "done", on_change)

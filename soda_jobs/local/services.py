@@ -1,6 +1,7 @@
 """Servers that stages need: started before the first that needs one, stopped when no runnable stage does.
 
-A server that dies is started again on the same port, so a stage that is talking to it only sees a pause.
+A server that dies is started again on the same port, so a stage that is talking to it only sees a pause. One that
+ends by itself twice before it was ever ready is not: its settings or its model are wrong, and it says so itself.
 """
 
 from __future__ import annotations
@@ -15,14 +16,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from soda_jobs.errors import Retry
+from soda_jobs.errors import ExitCode, GiveUp, InvalidInput, Retry, SandboxNotIsolated, SodaError, is_retryable
+from soda_jobs.local.last_words import last_words
 from soda_jobs.local.processes import Process
 from soda_jobs.log import event
 from soda_jobs.plan import ServiceCommand
 
-READY_SECONDS: Final = 300.0
+READY_SECONDS: Final = 1800.0  # a large model loads and compiles for many minutes; a dead one is seen at once
 RESTARTS: Final = 5
+HOPELESS: Final = 2  # endings before it was ready; one may be a port that someone else took
 _POLL_SECONDS: Final = 0.1
+# Endings that another start would only repeat, and what they are raised as.
+_FINAL: Final[Mapping[int, type[SodaError]]] = {
+    ExitCode.INVALID_INPUT: InvalidInput,
+    ExitCode.SANDBOX_NOT_ISOLATED: SandboxNotIsolated,
+}
 
 
 @dataclass
@@ -31,6 +39,10 @@ class _Server:
     port: int
     process: Process
     keeper: asyncio.Task[None]
+    log: Path
+    log_start: int  # where this server's lines begin in its log
+    ready: bool = False
+    exit_code: int = int(ExitCode.RETRY)
 
 
 class Services:
@@ -42,7 +54,7 @@ class Services:
         self._lock = asyncio.Lock()
 
     async def url(self, command: ServiceCommand) -> str:
-        """The URL of a server that answers; starts it when it is not running yet. Raises Retry."""
+        """The URL of a server that answers; starts it when it is not running yet. Raises what its end means."""
         if command.url is not None:
             return command.url
         async with self._lock:
@@ -51,10 +63,7 @@ class Services:
                 await self._stop(command.name)
                 server = None
             if server is None:
-                port = _free_port()
-                process = await self._start(command, port)
-                keeper = asyncio.create_task(self._keep(command.name))
-                server = self._servers[command.name] = _Server(command, port, process, keeper)
+                server = await self._open(command)
         await self._ready(server)
         return f"http://127.0.0.1:{server.port}"
 
@@ -63,21 +72,35 @@ class Services:
         for name in [name for name in self._servers if name not in wanted]:
             await self._stop(name)
 
+    async def _open(self, command: ServiceCommand) -> _Server:
+        port, log = _free_port(), self._log(command)
+        log_start = log.stat().st_size if log.exists() else 0
+        process = await self._start(command, port)
+        keeper = asyncio.create_task(self._keep(command.name))
+        self._servers[command.name] = server = _Server(command, port, process, keeper, log, log_start)
+        return server
+
+    def _log(self, command: ServiceCommand) -> Path:
+        return self._logs / f"service-{command.name}.log"
+
     async def _start(self, command: ServiceCommand, port: int) -> Process:
         event("service_starting", service=command.name, port=port)
         return await Process.start(
             [*command.argv, "--port", str(port)],
             {**self._env, **command.env},
-            log=self._logs / f"service-{command.name}.log",
+            log=self._log(command),
             on_event=lambda found: None,
         )
 
     async def _keep(self, name: str) -> None:
-        for _ in range(RESTARTS):
+        for deaths in range(1, RESTARTS + 1):
             code = await self._servers[name].process.wait()
             event("service_died", service=name, exit=code)
-            await asyncio.sleep(0.5)
             server = self._servers[name]
+            server.exit_code = code
+            if not server.ready and _hopeless(code, deaths):
+                return
+            await asyncio.sleep(0.5)
             server.process = await self._start(server.command, server.port)
 
     async def _ready(self, server: _Server) -> None:
@@ -85,12 +108,14 @@ class Services:
         url = f"http://127.0.0.1:{server.port}{server.command.health}"
         while not await asyncio.to_thread(_answers, url):
             if server.keeper.done() or time.monotonic() > deadline:
-                log = self._logs / f"service-{server.command.name}.log"
-                raise Retry(
-                    f"the server {server.command.name} did not become ready; its log {log} ends with: "
-                    + _last_line(log)
-                )
+                said = last_words(_since(server.log, server.log_start))
+                name = f"the server {server.command.name}"
+                if not (server.ready or is_retryable(server.exit_code)):
+                    kind = _FINAL.get(server.exit_code, GiveUp)
+                    raise kind(f"{name} ended with exit code {server.exit_code}: {said} (log: {server.log})")
+                raise Retry(f"{name} did not become ready; its log {server.log} says: {said}")
             await asyncio.sleep(_POLL_SECONDS)
+        server.ready = True
 
     async def _stop(self, name: str) -> None:
         server = self._servers.pop(name)
@@ -99,9 +124,14 @@ class Services:
         event("service_stopped", service=name)
 
 
-def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    return lines[-1][:300] if lines else "nothing"
+def _hopeless(code: int, deaths: int) -> bool:
+    return code in _FINAL or (not is_retryable(code) and deaths >= HOPELESS)
+
+
+def _since(log: Path, start: int) -> str:
+    with log.open("rb") as file:
+        file.seek(start)
+        return file.read().decode("utf-8", errors="replace")
 
 
 def _free_port() -> int:
