@@ -20,6 +20,7 @@ lint: $(call STAMP,dev)  ## style, types, layers, generated files
 	$(PYTHON) -m soda_jobs.spec_docs --check
 	$(PYTHON) -m soda_jobs.cli_docs --check
 	$(PYTHON) -m soda_operator.crd --check
+	$(PYTHON) -m soda_operator.chart_docs --check
 
 bench: $(call STAMP,dev)  ## measure; prints a table for each benchmark
 	for file in tests/bench/bench_*.py; do $(PYTHON) $$file || exit 1; done
@@ -28,6 +29,7 @@ docs: $(call STAMP,dev)  ## write the generated files again
 	$(PYTHON) -m soda_jobs.spec_docs
 	$(PYTHON) -m soda_jobs.cli_docs
 	$(PYTHON) -m soda_operator.crd
+	$(PYTHON) -m soda_operator.chart_docs
 
 cluster: $(call STAMP,dev)  ## tests on a real Kubernetes node with gVisor
 	$(PYTHON) -m pytest -m cluster
