@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from soda_jobs.finished import decode
-from soda_jobs.graph import Graph, with_pinned
+from soda_jobs.graph import Graph, Kind, with_pinned
 from soda_jobs.names import ATTEMPT_MAX, PREFLIGHT, PUBLISH, job_name
 from soda_jobs.plan import Command, Finished, ServiceCommand, plan, stage_key
 from soda_operator import ledger, summary
@@ -147,7 +147,9 @@ class Look:
             digests = {}  # of another version of soda: each stage finds its own artifact
         finished: dict[str, Finished] = {}
         for stage in self.graph:
-            if stage.name in digests and all(need in finished for need in stage.needs):
+            # An evaluation is left to its own Job, which says `reused` and brings the scores along.
+            is_whole = stage.kind is not Kind.EVALUATE and stage.name in digests
+            if is_whole and all(need in finished for need in stage.needs):
                 row = self.rows[stage.name]
                 row.key, row.digest = stage_key(stage, finished), digests[stage.name]
                 finished[stage.name] = Finished(row.key, row.digest)

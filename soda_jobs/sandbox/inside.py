@@ -146,7 +146,9 @@ def _build_root(shown: tuple[str, ...]) -> None:
     Path(_STAGING, "proc").mkdir()
     flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
     kernel.mount("proc", f"{_STAGING}/proc", "proc", flags)
-    Path(_STAGING, "proc/sys/user/max_user_namespaces").write_text("0")  # no new namespaces, so no new mounts
+    limit = Path(_STAGING, "proc/sys/user/max_user_namespaces")
+    if limit.exists():  # gVisor, whose kernel is the sandbox's own, does not have it
+        limit.write_text("0")  # no new namespaces, so no new mounts
     kernel.set_host_name("sandbox")
     kernel.change_root(_STAGING)
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from time import time
 from typing import Any
 
 from soda_jobs.errors import SodaError
@@ -56,16 +58,20 @@ class Player:
     ends: Callable[[Raw], End | None] = good_end  # None: the pod goes on running
     starts: Callable[[Raw], bool] = lambda pod: True
     pause: float = 0.1
+    at_once: int = 1
     started: list[str] = field(default_factory=list)  # Jobs whose pods ran, in order
 
     async def play(self) -> None:
         while True:
-            try:
-                async for pod in self.cluster.list("Pod", self.namespace, labelSelector=RUN_LABEL):
-                    await self._step(pod)
-            except SodaError:
-                pass  # the object changed or the server was away: the next round sees
+            with suppress(SodaError):  # the server was away: the next round sees
+                pods = [item async for item in self.cluster.list("Pod", self.namespace, labelSelector=RUN_LABEL)]
+                await asyncio.gather(*(self._steps(pods[first :: self.at_once]) for first in range(self.at_once)))
             await asyncio.sleep(self.pause)
+
+    async def _steps(self, pods: Sequence[Raw]) -> None:
+        for pod in pods:
+            with suppress(SodaError):  # it changed meanwhile
+                await self._step(pod)
 
     async def _step(self, pod: Raw) -> None:
         phase = (pod.get("status") or {}).get("phase")
@@ -90,8 +96,6 @@ class Player:
 
 
 def _condition(kind: str, status: str, reason: str = "") -> dict[str, str]:
-    from time import time
-
     return {"type": kind, "status": status, "reason": reason, "lastTransitionTime": stamp(time())}
 
 
@@ -100,8 +104,6 @@ def _container(state: dict[str, Any], ready: bool) -> dict[str, Any]:
 
 
 def _running(pod: Raw) -> dict[str, Any]:
-    from time import time
-
     now = stamp(time())
     return {
         "phase": "Running",
@@ -112,8 +114,6 @@ def _running(pod: Raw) -> dict[str, Any]:
 
 
 def _ended(pod: Raw, end: End) -> dict[str, Any]:
-    from time import time
-
     now = stamp(time())
     reason = end.reason or ("Completed" if end.code == 0 else "Error")
     state = {"exitCode": end.code, "reason": reason, "message": end.message, "startedAt": now, "finishedAt": now}
