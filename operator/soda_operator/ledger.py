@@ -6,7 +6,6 @@ In: a row, its Job and pods, the clock. Out: the row as it is now. Pure; nothing
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
