@@ -75,13 +75,18 @@ def install(node: Node, endpoint: str, run: Mapping[str, Any]) -> None:
         }
     )
     values = {
-        "images": {name: image_name(name) for name in images(run) if name != "operator"},
-        "image": dict(zip(("repository", "tag"), image_name("operator").rsplit(":", 1), strict=True)),
+        "image": _image("operator"),
+        "images": {name: _image(name) for name in images(run) if name != "operator"},
         "storage": {"url": f"s3://{BUCKET}/store", "endpoint": endpoint, "secretRef": {"name": "s3"}},
     }
     helm = [program("helm"), f"--kubeconfig={node.kubeconfig}", "upgrade", "--install", "soda"]
     words = [ROOT / "charts/soda", f"--namespace={NAMESPACE}", "--values=-", "--wait", "--timeout=180s"]
     subprocess.run([*helm, *words], input=json.dumps(values), text=True, check=True, stdout=sys.stderr)
+
+
+def _image(name: str) -> dict[str, str]:
+    repository, _, tag = image_name(name).rpartition(":")
+    return {"repository": repository, "tag": tag}
 
 
 def follow(node: Node, name: str, seconds: float = 3600) -> dict[str, Any]:
