@@ -80,20 +80,21 @@ class Controller:
             self._forget(key)
             return
         if is_at_rest(resource):  # what is kept of it is not enough to write its status
-            if all(job.outcome or job.is_deleting for job in self.cache.jobs(key).values()):
+            jobs = self.cache.jobs(key).values()
+            if all(job.is_deleting or (job.outcome and not job.service) for job in jobs):
                 return
             resource = await self._cluster.get("DistillationRun", *key)
         now = self._clock()
         around = self._around.setdefault(key, Surroundings())
-        jobs, pods = dict(self.cache.jobs(key)), dict(self.cache.pods(key))  # watches go on while we ask
+        seen, pods = dict(self.cache.jobs(key)), dict(self.cache.pods(key))  # watches go on while we ask
         uid = resource["metadata"]["uid"]
-        if await self._is_in_the_way(key, uid, jobs):
+        if await self._is_in_the_way(key, uid, seen):
             self.queue.add_later(key, GARBAGE_SECONDS)
             return
-        jobs = {name: job for name, job in jobs.items() if job.owner == uid}
+        own = {name: job for name, job in seen.items() if job.owner == uid}
         if (resource.get("status") or {}).get("state") not in TERMINAL:
-            await around.refresh(self._cluster, key[0], (jobs, pods), now)
-        observed = Observed(jobs, pods, around.warnings, around.progress, around.refused)
+            await around.refresh(self._cluster, key[0], (own, pods), now)
+        observed = Observed(own, pods, around.warnings, around.progress, around.refused)
         decision = reconcile(resource, self._accept(key, resource), observed, self._config, now)
         await self._act(key, resource, decision, around, observed)
         if decision.again is not None:

@@ -104,7 +104,8 @@ class Look:
         return sum(ledger.used(job, self.now) for job in jobs if job is not None)
 
     def _stop_all(self) -> None:
-        """Everything that runs is stopped; what is committed stays, so rows just wait again."""
+        """Everything that runs is stopped, and nothing is made; what is committed stays, so rows just wait."""
+        self.decision.apply.clear()
         for row in self.rows.values():
             if row.state in ledger.ACTIVE:
                 self._give_up(row)
@@ -278,6 +279,7 @@ class Look:
         status, rows = self.status, self.rows
         failed = next((row for row in rows.values() if row.state == "failed"), None)
         if rows[PUBLISH].state in ledger.FINISHED:
+            self._stop_all()
             text = (
                 f"{status.progress} stages; the report is in {status.artifacts}/runs/{self.owner.name}/report.html"
             )

@@ -45,8 +45,7 @@ def reconcile(
             decision.look_again(RESYNC_SECONDS)
     else:
         Look(accepted, observed, config, now, status, decision).go(spec)
-    if status.state not in summary.TERMINAL or status.observed_generation != metadata["generation"]:
-        summary.conditions(status, metadata["generation"], now)
+    summary.conditions(status, metadata["generation"], now)
     new = status.model_dump(mode="json", by_alias=True, exclude_none=True)
     decision.status = new if new != old else None
     return decision

@@ -67,9 +67,13 @@ def _keep(
 ) -> None:
     name = job_name(owner.name, row.name, row.attempt)
     job = observed.jobs.get(name)
-    row.ready, row.reason, row.message = False, "", ""
+    row.reason, row.message = "", ""
     *around, made = server(owner, command, row.attempt)
-    found.apply += around  # also while the Job is there: somebody may have deleted them
+    pods = observed.pods_of(name)
+    row.ready = job is not None and any(pod.is_ready and not pod.is_deleting for pod in pods)
+    if row.ready:
+        return
+    found.apply += around  # also when the Job is there: somebody may have deleted what its pods wait for
     if job is None:
         ending = [item for item in observed.jobs.values() if item.service == row.name and item.is_deleting]
         if ending:
@@ -79,10 +83,6 @@ def _keep(
         said = next((observed.refused[key] for key in _names(owner, row, name) if key in observed.refused), None)
         if said is not None:
             _block(row, refusal(name, said), found)
-        return
-    pods = observed.pods_of(name)
-    row.ready = any(pod.is_ready and not pod.is_deleting for pod in pods)
-    if row.ready:
         return
     why = _ended(owner, job, observed, now)
     if why is None:

@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from soda_operator import observed
 from soda_operator.cluster import Away, Cluster, Gone, Refused
-from soda_operator.observed import Job, Pod, Progress, Warned
+from soda_operator.observed import JOB_NAME_LABEL, Job, Pod, Progress, Warned
 
 WARNINGS_SECONDS: Final = 4.0
 PROGRESS_SECONDS: Final = 15.0
+LATE_SECONDS: Final = 120.0  # nobody asks about a Job that ended long ago
 PATIENCE_SECONDS: Final = 3.0  # before anybody asks why something has not started
 JOB_UID: Final = "kueue.x-k8s.io/job-uid"
 
@@ -32,25 +34,36 @@ class Surroundings:
         self,
         cluster: Cluster,
         namespace: str,
-        seen: tuple[Mapping[str, Job], Mapping[str, Pod]],
+        seen: tuple[Mapping[str, Job], dict[str, Pod]],
         now: float,
     ) -> None:
         """Ask for what is due, about what is there now; forget what is gone."""
-        jobs, pods = seen
+        jobs, pods = seen  # `pods` is filled up
         names = {*jobs, *pods}
         for table in (self.warnings, self.progress, self._asked):
-            for name in [name for name in table if name not in names]:
+            for name in [name for name in table if name.partition("/")[0] not in names]:
                 del table[name]
         for job in jobs.values():
+            own = [pod for pod in pods.values() if pod.job == job.name]
+            if job.outcome and not any(pod.exit_code is not None for pod in own):
+                await self._ask_last_words(cluster, namespace, job, pods, now)
             if job.outcome or job.is_deleting:
                 continue
-            own = [pod for pod in pods.values() if pod.job == job.name]
             if own:
                 self.warnings.pop(job.name, None)  # what kept it from a pod is over
             if not own and now - job.created > PATIENCE_SECONDS and self._is_due(job.name, WARNINGS_SECONDS, now):
                 self.warnings[job.name] = await _why_no_pod(cluster, namespace, job)
             for pod in own:
                 await self._ask_pod(cluster, namespace, job, pod, now)
+
+    async def _ask_last_words(
+        self, cluster: Cluster, namespace: str, job: Job, pods: dict[str, Pod], now: float
+    ) -> None:
+        """How a Job's pods ended, when the watch of pods is behind that of Jobs."""
+        if now - (job.ended or now) < LATE_SECONDS and self._is_due(f"{job.name}/end", WARNINGS_SECONDS, now):
+            selector = f"{JOB_NAME_LABEL}={job.name}"
+            async for raw in cluster.list("Pod", namespace, labelSelector=selector):
+                pods[raw["metadata"]["name"]] = observed.pod(raw)
 
     async def _ask_pod(self, cluster: Cluster, namespace: str, job: Job, pod: Pod, now: float) -> None:
         is_stuck = pod.phase == "Pending" and pod.node and now - pod.created > PATIENCE_SECONDS
