@@ -79,8 +79,8 @@ class Player:
             return
         if phase == "Pending":
             if self.starts(pod):
-                self.started.append(pod["metadata"]["labels"]["batch.kubernetes.io/job-name"])
                 await self._report(pod, _running(pod))
+                self.started.append(pod["metadata"]["labels"]["batch.kubernetes.io/job-name"])
             return
         if STAGE_LABEL not in pod["metadata"]["labels"]:
             return  # a server runs until it is deleted
