@@ -36,7 +36,7 @@ def helm(*words: str | Path, kubeconfig: Path | None = None, timeout: float = 30
 
 def template(*sets: str, values: Path | None = None, name: str = "one", namespace: str = NAMESPACE) -> list[Raw]:
     """The objects that a values file and `--set` words render to."""
-    files = ["-f", values] if values else []
+    files: list[str | Path] = ["-f", values] if values else []
     words = [word for item in sets for word in ("--set-json", item)]
     text = helm("template", name, CHART, "--namespace", namespace, *files, *words)
     return [item for item in yaml.safe_load_all(text) if item]

@@ -130,6 +130,7 @@ def test_the_operator_reads_what_the_chart_sets(values: Path) -> None:
     assert set(read.images) == set(config.IMAGES)
     assert read.pull_policy == "IfNotPresent"
     assert (read.start_seconds, read.progress_seconds) == (3600, 14400)
+    assert env["POD_NAME"] == {"fieldRef": {"fieldPath": "metadata.name"}}
     assert env["POD_NAMESPACE"] == {"fieldRef": {"fieldPath": "metadata.namespace"}}
 
 
