@@ -57,7 +57,6 @@ PROGRAMS: Final = {
     "coredns": Program("coredns", "github.com/coredns/coredns"),
     "helm": Program("helm", "helm.sh/helm/v4/cmd/helm"),
     "kueue": Program("kueue", "sigs.k8s.io/kueue/cmd/kueue"),
-    "kwok": Program("kwok", "sigs.k8s.io/kwok/cmd/kwok"),
 }
 
 
