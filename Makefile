@@ -4,7 +4,7 @@ PYTHON := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
 STAMP = $(VENV)/installed-$(1)
 
-.PHONY: quickstart test lint bench docs cluster cluster-up cluster-down vllm lock clean
+.PHONY: quickstart test lint bench docs faults cluster cluster-up cluster-down vllm lock clean
 
 quickstart: $(call STAMP,train)  ## run a real distillation on this machine and print the report's path
 	$(VENV)/bin/soda run crds/samples/quickstart.yaml
@@ -21,6 +21,7 @@ lint: $(call STAMP,dev)  ## style, types, layers, generated files
 	$(PYTHON) -m soda_jobs.cli_docs --check
 	$(PYTHON) -m soda_operator.crd --check
 	$(PYTHON) -m soda_operator.chart_docs --check
+	$(PYTHON) -m soda_operator.troubleshooting --check
 
 bench: $(call STAMP,dev)  ## measure; prints a table for each benchmark
 	for file in tests/bench/bench_*.py; do $(PYTHON) $$file || exit 1; done
@@ -30,9 +31,13 @@ docs: $(call STAMP,dev)  ## write the generated files again
 	$(PYTHON) -m soda_jobs.cli_docs
 	$(PYTHON) -m soda_operator.crd
 	$(PYTHON) -m soda_operator.chart_docs
+	$(PYTHON) -m soda_operator.troubleshooting
 
 cluster: $(call STAMP,dev)  ## tests on a real Kubernetes node with gVisor
 	$(PYTHON) -m pytest -m cluster
+
+faults: $(call STAMP,dev)  ## fail every write of the operator in every way; hours
+	SODA_FAULTS=all $(PYTHON) -m pytest tests/faults/test_operator_crash.py
 
 cluster-up: $(call STAMP,dev)  ## a Kubernetes node with gVisor that stays; prints its KUBECONFIG
 	@$(PYTHON) -m tests.cluster up
