@@ -1,10 +1,10 @@
-# Five verbs for people and for CI. Each installs what it needs into .venv.
+# Verbs for people and for CI. Each installs what it needs into .venv.
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
 STAMP = $(VENV)/installed-$(1)
 
-.PHONY: quickstart test lint bench docs faults cluster cluster-up cluster-down vllm lock clean
+.PHONY: quickstart test lint bench bench-operator docs faults cluster cluster-quickstart cluster-up cluster-down vllm lock clean
 
 quickstart: $(call STAMP,train)  ## run a real distillation on this machine and print the report's path
 	$(VENV)/bin/soda run crds/samples/quickstart.yaml
@@ -23,8 +23,11 @@ lint: $(call STAMP,dev)  ## style, types, layers, generated files
 	$(PYTHON) -m soda_operator.chart_docs --check
 	$(PYTHON) -m soda_operator.troubleshooting --check
 
-bench: $(call STAMP,dev)  ## measure; prints a table for each benchmark
-	for file in tests/bench/bench_*.py; do $(PYTHON) $$file || exit 1; done
+bench: $(call STAMP,dev)  ## measure the model server
+	$(PYTHON) tests/bench/bench_serve.py cpu
+
+bench-operator: $(call STAMP,dev)  ## measure the operator on a real API server, into docs/benchmarks/operator.md
+	$(PYTHON) tests/bench/bench_operator.py --write
 
 docs: $(call STAMP,dev)  ## write the generated files again
 	$(PYTHON) -m soda_jobs.spec_docs
@@ -38,6 +41,9 @@ cluster: $(call STAMP,dev)  ## tests on a real Kubernetes node with gVisor
 
 faults: $(call STAMP,dev)  ## fail every write of the operator in every way; hours
 	SODA_FAULTS=all $(PYTHON) -m pytest tests/faults/test_operator_crash.py
+
+cluster-quickstart: $(call STAMP,dev)  ## the quickstart on a real node: gVisor, S3, helm, and its report
+	$(PYTHON) -m tests.cluster.quickstart
 
 cluster-up: $(call STAMP,dev)  ## a Kubernetes node with gVisor that stays; prints its KUBECONFIG
 	@$(PYTHON) -m tests.cluster up
