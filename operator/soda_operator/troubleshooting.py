@@ -27,7 +27,7 @@ The reason below is in `.status.reason`, in the row of its stage or server in `.
 _ENDS: Final[dict[Kind, str]] = {
     "wait": "It ends by itself; the run goes on.",
     "block": "A person must act; then the run goes on by itself.",
-    "retry": "It is tried again a few times, then the run fails; a new `spec.retryToken` takes it up where it was.",
+    "retry": "It is tried again a few times, then the run fails; a new `spec.retryToken` takes it up there.",
     "fatal": "The run ends at once.",
 }
 _SHORT: Final[dict[Kind, str]] = {

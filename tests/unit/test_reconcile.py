@@ -20,6 +20,7 @@ from soda_operator.observed import Observed
 from soda_operator.reconcile import FINALIZER, reconcile
 from soda_operator.status import CONDITIONS
 from soda_operator.summary import TERMINAL
+from tests.unit import operator_world
 from tests.unit.operator_world import CONFIG, FAULTS, NAMESPACE, RUN, World, tiny_run
 
 STAGES = 17  # with preflight and publish
@@ -406,6 +407,28 @@ async def test_no_progress_brings_a_new_attempt() -> None:
     assert [name for name in world.made if "r0-screen" in name] == [
         f"{RUN}-r0-screen-{each}" for each in (1, 2, 3)
     ]
+
+
+async def test_an_end_without_a_result_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operator_world, "last_word", lambda pod: {"state": "unknown"})
+    world = await started(World(21))
+    await world.until("Failed")
+    assert world.status["reason"] == "ResultMissing"
+    assert world.made == [f"{RUN}-preflight-{number}" for number in (1, 2, 3)]
+
+
+async def test_names_of_jobs_run_out_one_day() -> None:
+    """The number of an attempt has two digits; a run that was suspended so often ends."""
+    world = await started(World(22))
+    await world.settle(20)
+    rows = [
+        {**row, "attempt": 99 if row["name"] == "report" else row["attempt"]} for row in world.status["stages"]
+    ]
+    world._put({**world.run, "status": {**world.status, "stages": rows}})
+    await world.until("Failed")
+    assert world.status["reason"] == "TooManyAttempts"
+    await world.settle()
+    assert_over(world)
 
 
 async def test_a_deletion_makes_nothing_when_the_run_never_began() -> None:
