@@ -33,6 +33,9 @@ class End:
     disruption: str = ""
 
 
+TERMINATED = End(143)
+
+
 def good_end(pod: Raw) -> End:
     """What the stage of a pod would report; its digest follows from its key, as that of a real one."""
     env = {item["name"]: item.get("value", "") for item in pod["spec"]["containers"][0]["env"]}
@@ -75,7 +78,9 @@ class Player:
 
     async def _step(self, pod: Raw) -> None:
         phase = (pod.get("status") or {}).get("phase")
-        if "deletionTimestamp" in pod["metadata"] or phase in ("Succeeded", "Failed"):
+        if "deletionTimestamp" in pod["metadata"]:
+            return await self._remove(pod)
+        if phase in ("Succeeded", "Failed"):
             return
         if phase == "Pending":
             if self.starts(pod):
@@ -87,6 +92,18 @@ class Player:
         end = self.ends(pod)
         if end is not None:
             await self._report(pod, _ended(pod, end))
+
+    async def _remove(self, pod: Raw) -> None:
+        """What a kubelet does with a pod of its node that is being deleted: ends it, says so, lets it go."""
+        meta = pod["metadata"]
+        if not pod["spec"].get("nodeName") or meta.get("deletionGracePeriodSeconds") == 0:
+            return
+        if pod["status"]["phase"] in ("Pending", "Running"):
+            await self._report(pod, _ended(pod, TERMINATED))
+        body = {"gracePeriodSeconds": 0, "preconditions": {"uid": meta["uid"]}}
+        await self.cluster._call(
+            "DELETE", f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}", body=body
+        )
 
     async def _report(self, pod: Raw, status: dict[str, Any]) -> None:
         meta = pod["metadata"]
