@@ -154,7 +154,7 @@ def test_limits_of_a_namespace_are_enforced(helm: Releases) -> None:
     }
     values = {"scope": "cluster", "admissionPolicy": {"enabled": True, "limits": [limit]}}
     helm("install", "one", CHART, *(w for k, v in values.items() for w in ("--set-json", f"{k}={json.dumps(v)}")))
-    training = {**RUN["spec"]["training"], "gpusPerNode": 4}
+    training = {**RUN["spec"]["training"], "gpusPerNode": 4, "strategy": "ddp"}
     end = time.monotonic() + 30
     while True:  # a policy takes a moment to be seen
         try:
@@ -183,8 +183,9 @@ def test_people_with_the_role_edit_work_with_runs(helm: Releases) -> None:
         words = ["create", "rolebinding", role, f"--clusterrole={role}", f"--user={role}er", "-n", namespace]
         plane.kubectl(*words)
 
-    def may(user: str, verb: str, resource: str = "distillationruns.soda.dev") -> bool:
-        words = ["auth", "can-i", verb, resource, "-n", namespace, f"--as={user}"]
+    def may(user: str, verb: str, part: str = "") -> bool:
+        words = ["auth", "can-i", verb, "distillationruns.soda.dev", "-n", namespace, f"--as={user}"]
+        words += [f"--subresource={part}"] if part else []
         try:
             return plane.kubectl(*words).strip() == "yes"
         except KubectlError:
@@ -197,4 +198,5 @@ def test_people_with_the_role_edit_work_with_runs(helm: Releases) -> None:
     assert may("viewer", "watch")
     assert not may("viewer", "patch")
     assert may("editer", "patch")
-    assert not may("editer", "update", "distillationruns.soda.dev/status")
+    assert may("viewer", "get", "status")
+    assert not may("editer", "update", "status")
