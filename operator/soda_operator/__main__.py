@@ -22,7 +22,8 @@ def main() -> int:
     kopf.configure(log_format=kopf.LogFormat.JSON if not sys.stderr.isatty() else kopf.LogFormat.PLAIN)
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)
     where = {"namespaces": [settings.namespace]} if settings.namespace else {"clusterwide": True}
-    kopf.run(standalone=True, registry=kopf.get_default_registry(), **where)
+    # An identity of our own: kopf would ask for the user's name, and 65532 has none.
+    kopf.run(standalone=True, identity="soda", **where)  # type: ignore[arg-type]
     return 0
 
 
