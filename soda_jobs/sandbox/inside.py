@@ -56,11 +56,13 @@ class Walls:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """`box` is the program's folder as it sees it; `files` are written there; `shown` are read-only for it."""
+    """`box` is the program's folder as it sees it; `files` and `links` are written there; `shown` are read-only
+    for it."""
 
     walls: Walls
     box: str
     files: Mapping[str, bytes]
+    links: Mapping[str, str]
     shown: tuple[str, ...]
 
 
@@ -110,6 +112,10 @@ def _prepare(setup: Setup) -> None:
         path.write_bytes(content)
         if owner is not None:
             os.chown(path, owner, owner)
+    for name, aim in setup.links.items():
+        path = Path(setup.box, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(aim)
     if owner is not None:
         os.chown(setup.box, owner, owner)
     kernel.hide_from_programs()

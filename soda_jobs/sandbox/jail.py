@@ -54,11 +54,18 @@ class Ended:
 class Jail:
     """Use as a context manager. `run` may be called several times; the files stay between the calls."""
 
-    def __init__(self, walls: Walls, files: Mapping[str, bytes], *, shown: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        walls: Walls,
+        files: Mapping[str, bytes],
+        links: Mapping[str, str],
+        *,
+        shown: tuple[str, ...] = (),
+    ) -> None:
         self._walls = walls
         self._folder = None if walls.namespaces else tempfile.mkdtemp(prefix="soda-box-")
         self.box = self._folder or BOX
-        self._setup = Setup(walls, self.box, files, shown)
+        self._setup = Setup(walls, self.box, files, links, shown)
         self._child = self._init = 0
 
     def __enter__(self) -> Jail:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from soda_jobs.sandbox import compilers, golang, runtimes, source
@@ -30,7 +31,8 @@ class Language:
     tools           programs that must be installed; the first is the one to ask for its version
     version         its arguments for that, and the version is the first number with a dot in the reply
     join            code and tests -> Source
-    extra_files     files that the compiler needs, made outside the jail from the Source
+    extra_files     files that the toolchain needs, made outside the jail from the Source
+    links           links that it needs among them, name -> where it leads
     compile         argv of each step, in order
     run             argv for a memory limit in MiB
     read_compile    stderr (or stdout) of a failed step -> Reading
@@ -48,6 +50,7 @@ class Language:
     read_compile: Callable[[str], Reading]
     read_run: Callable[[str, int, bool], Reading]
     extra_files: Callable[[Source], dict[str, str]] = lambda joined: {}
+    links: Callable[[], dict[str, str]] = dict
     is_address_limited: bool = False
     overhead_mib: int = 0
     env: tuple[tuple[str, str], ...] = ()
@@ -57,8 +60,22 @@ def _nothing(joined: Source) -> tuple[Argv, ...]:
     return ()
 
 
+# An environment of its own for each program, with no package in it: what else is installed on this machine, for
+# the sandbox or for all, is not there to import. `-S` would do that too, but take exit() and quit() away.
+_PYTHON: Final = ".python/bin/python"
+
+
+def _python_files(joined: Source) -> dict[str, str]:
+    home = Path(path_of("python")).parent
+    return {".python/pyvenv.cfg": f"home = {home}\ninclude-system-site-packages = false\n"}
+
+
+def _python_links() -> dict[str, str]:
+    return {_PYTHON: path_of("python")}
+
+
 def _run_python(joined: Source, memory_mib: int) -> Argv:
-    return (path_of("python"), "-B", "-s", joined.main)
+    return (f"./{_PYTHON}", "-B", "-s", joined.main)
 
 
 def _run_node(joined: Source, memory_mib: int) -> Argv:
@@ -112,6 +129,8 @@ LANGUAGES: Final[Mapping[str, Language]] = {
         run=_run_python,
         read_compile=lambda text: Reading("syntax", text),
         read_run=runtimes.python_run,
+        extra_files=_python_files,
+        links=_python_links,
         is_address_limited=True,
         env=(("PYTHONHASHSEED", "0"), ("PYTHONIOENCODING", "utf-8:surrogateescape")),
     ),

@@ -61,7 +61,7 @@ def execute(program: Program, walls: Walls) -> Result:
         joined = language.join(program.code, program.tests)
         files = {**joined.files, **language.extra_files(joined)}
         content = {name: text.encode("utf-8", errors="surrogatepass") for name, text in files.items()}
-        with Jail(walls, content, shown=_shown(language)) as jail:
+        with Jail(walls, content, language.links(), shown=_shown(language)) as jail:
             return _in_jail(program, language, joined, jail)
     except JailEnded:  # once may be the machine's memory; twice, and alone, is the program
         return Result(_verdict(program, "runtime", "run", "it ended the process that watches it"), is_final=False)
@@ -86,7 +86,7 @@ def _version(language: Language, walls: Walls) -> str | None:
     if any(tools.find(tool) is None for tool in language.tools):
         return None
     argv = (tools.path_of(language.tools[0]), *language.version)
-    with Jail(walls, {}, shown=_shown(language)) as jail:
+    with Jail(walls, {}, {}, shown=_shown(language)) as jail:
         ended = jail.run(Job(argv, _env(language, jail.box), COMPILE_SECONDS, COMPILE_MIB << 20))
     return version_in(ended.stdout + ended.stderr) if ended.code == 0 else None
 

@@ -15,12 +15,12 @@ _ALWAYS_SHOWN: Final = ("/usr/", "/bin/", "/sbin/", "/lib")
 
 @cache
 def find(tool: str) -> str | None:
-    """The program's path; "python" is the interpreter that runs the sandbox.
+    """The program's path; "python" is the interpreter below the environment that runs the sandbox.
 
     Links outside /usr are followed, because a jail shows the folder they lead to and not where they lie.
     """
     if tool == "python":
-        return sys.executable
+        return os.path.realpath(sys._base_executable)
     found = shutil.which(tool) or shutil.which(tool, path=PATH)
     if found is None or f"{found}/".startswith(_ALWAYS_SHOWN):
         return found
@@ -36,9 +36,9 @@ def path_of(tool: str) -> str:
 
 @cache
 def folders(tool: str) -> tuple[str, ...]:
-    """The folders outside /usr that the tool needs: its installation, and Python's environment."""
+    """The folders outside /usr that the tool needs: its installation. Python's has no environment of ours."""
     if tool == "python":
-        homes = [sys.base_prefix, sys.prefix, str(Path(os.path.realpath(sys.executable)).parent.parent)]
+        homes = [sys.base_prefix, str(Path(path_of(tool)).parent.parent)]
         wanted = [path for home in homes for path in (home, os.path.realpath(home))]  # a link and where it leads
     else:
         home = Path(path_of(tool)).parent

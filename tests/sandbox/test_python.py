@@ -46,6 +46,22 @@ def test_ending(run: Run, case: str) -> None:
     assert (verdict.verdict, verdict.phase) == (word, phase), verdict.detail
 
 
+@pytest.mark.parametrize("package", ["numpy", "pip", "pytest", "soda_jobs"])
+def test_what_else_is_installed_is_not_there(run: Run, package: str) -> None:
+    verdict = run("python", f"import {package}")
+    assert (verdict.verdict, verdict.detail) == ("import", f"ModuleNotFoundError: No module named '{package}'")
+
+
+def test_its_interpreter_starts_again_and_knows_no_packages(run: Run) -> None:
+    code = (
+        "import subprocess, sys\n"
+        "child = 'import sys; print(sys.path[1:]); exit()'\n"
+        "found = subprocess.check_output([sys.executable, '-c', child], text=True)\n"
+        "assert '/lib/python' in found and 'packages' not in found, found\n"
+    )
+    assert run("python", code).verdict == "pass"
+
+
 def test_an_endless_loop_times_out(run: Run) -> None:
     assert run("python", "while True: pass", timeout_seconds=0.5).verdict == "timeout"
 
