@@ -79,7 +79,8 @@ class Player:
     async def _step(self, pod: Raw) -> None:
         phase = (pod.get("status") or {}).get("phase")
         if "deletionTimestamp" in pod["metadata"]:
-            return await self._remove(pod)
+            await self._remove(pod)
+            return
         if phase in ("Succeeded", "Failed"):
             return
         if phase == "Pending":
@@ -101,9 +102,8 @@ class Player:
         if pod["status"]["phase"] in ("Pending", "Running"):
             await self._report(pod, _ended(pod, TERMINATED))
         body = {"gracePeriodSeconds": 0, "preconditions": {"uid": meta["uid"]}}
-        await self.cluster._call(
-            "DELETE", f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}", body=body
-        )
+        path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}"
+        await self.cluster._call("DELETE", path, body=body)
 
     async def _report(self, pod: Raw, status: dict[str, Any]) -> None:
         meta = pod["metadata"]
