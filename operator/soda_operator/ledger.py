@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from soda_jobs.names import ATTEMPT_MAX
 from soda_operator.config import Config
-from soda_operator.faults import Fault, disruption, failure, fault, waiting
+from soda_operator.faults import Fault, failure, fault, waiting
 from soda_operator.observed import Job, Observed, Pod, epoch, stamp
 from soda_operator.status import MESSAGE_MAX, StageStatus
 
@@ -38,6 +38,11 @@ def advance(row: StageStatus, name: str, observed: Observed, config: Config, now
             row.gpu_seconds += used(job, now)
         return None
     _observe(row, job, pods, observed, now)
+    starved = [pod for pod in pods if pod.exit_reason == "OOMKilled"]
+    if starved:  # the Job would try the same again
+        fail(row, failure(job, starved), now)
+        row.gpu_seconds += used(job, now)
+        return None
     begun = (pod.started for pod in pods if pod.started is not None)  # after hours in a queue, perhaps
     last = max((job.created, *begun, *(item.at for item in _progress(observed, name))))
     if row.state == "running" and now - last > config.progress_seconds:
@@ -87,8 +92,8 @@ def why_waiting(job: Job, pods: Sequence[Pod], observed: Observed, now: float) -
     said = [item for name in about for item in observed.warnings.get(name, ())]
     found = waiting(job, alive, said, now)
     if found is None or (found.reason == "PodsNotCreated" and pods):
-        lost = [pod for pod in pods if pod.disruption]
-        return disruption(lost[-1]) if lost and not alive else found
+        ended = [pod for pod in pods if pod.disruption or pod.exit_code not in (None, 0)]
+        return failure(job, ended[-1:]) if ended else found
     return found
 
 
