@@ -52,9 +52,14 @@ def tiny_run(name: str = "tiny", **spec: Any) -> Raw:
 def prepare(cluster: Cluster) -> None:
     """What an administrator installs once: the CRD and a RuntimeClass."""
     cluster.kubectl("apply", "--server-side", "-f", CRD)
-    cluster.kubectl("wait", "--for=condition=Established", "crd/distillationruns.soda.dev", "--timeout=60s")
+    cluster.wait(is_established, "crd/distillationruns.soda.dev")
     meta = {"name": "gvisor"}
     cluster.apply({"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": meta, "handler": "runsc"})
+
+
+def is_established(crd: Raw) -> bool:
+    """Whether a CRD is served; `kubectl wait` fails as long as it has no conditions at all."""
+    return condition(crd.get("status") or {}, "Established") == "True"
 
 
 @dataclass
@@ -212,7 +217,7 @@ def digests(status: Mapping[str, Any]) -> dict[str, str]:
 
 
 def condition(status: Mapping[str, Any], kind: str) -> str:
-    return next((str(item["status"]) for item in status.get("conditions", ()) if item["type"] == kind), "")
+    return next((str(item["status"]) for item in status.get("conditions") or () if item["type"] == kind), "")
 
 
 def without(document: Raw, *path: str) -> Raw:
@@ -226,4 +231,14 @@ def without(document: Raw, *path: str) -> Raw:
     return found
 
 
-__all__ = ["PATHS", "Field", "OperatorProcess", "condition", "digests", "prepare", "tiny_run", "without"]
+__all__ = [
+    "PATHS",
+    "Field",
+    "OperatorProcess",
+    "condition",
+    "digests",
+    "is_established",
+    "prepare",
+    "tiny_run",
+    "without",
+]

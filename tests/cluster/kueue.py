@@ -18,6 +18,7 @@ import yaml
 
 from tests.cluster.client import Cluster, KubectlError
 from tests.cluster.control_plane import ControlPlane
+from tests.cluster.field import is_established
 from tests.cluster.processes import free_port
 from tests.cluster.programs import TOOLS, program
 
@@ -40,7 +41,8 @@ class Kueue:
         crds = sorted((components() / "crd" / "bases").glob("*.yaml"))
         plane.kubectl("apply", "--server-side", *(word for file in crds for word in ("-f", file)))
         names = [yaml.safe_load(file.read_text())["metadata"]["name"] for file in crds]
-        plane.kubectl("wait", "--for=condition=Established", "--timeout=60s", *(f"crd/{name}" for name in names))
+        for name in names:
+            plane.wait(is_established, f"crd/{name}")
         plane.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kueue-system"}})
         plane.processes.start("kueue", self._argv())
         self._await(lambda: plane.apply(*self._webhooks()))
