@@ -20,7 +20,7 @@ def find(tool: str) -> str | None:
     Links outside /usr are followed, because a jail shows the folder they lead to and not where they lie.
     """
     if tool == "python":
-        return os.path.realpath(sys._base_executable)
+        return os.path.realpath(str(getattr(sys, "_base_executable", sys.executable)))
     found = shutil.which(tool) or shutil.which(tool, path=PATH)
     if found is None or f"{found}/".startswith(_ALWAYS_SHOWN):
         return found
