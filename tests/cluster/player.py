@@ -60,6 +60,8 @@ class Player:
     namespace: str = ""
     ends: Callable[[Raw], End | None] = good_end  # None: the pod goes on running
     starts: Callable[[Raw], bool] = lambda pod: True
+    waits: Callable[[Raw], tuple[str, str] | None] = lambda pod: None  # why a container does not start
+    is_ready: Callable[[Raw], bool] = lambda pod: True
     pause: float = 0.1
     at_once: int = 1
     started: list[str] = field(default_factory=list)  # Jobs whose pods ran, in order
@@ -84,8 +86,11 @@ class Player:
         if phase in ("Succeeded", "Failed"):
             return
         if phase == "Pending":
-            if self.starts(pod):
-                await self._report(pod, _running(pod))
+            if (why := self.waits(pod)) is not None:
+                if _waiting_reason(pod) != why[0]:
+                    await self._report(pod, _waiting(*why))
+            elif self.starts(pod):
+                await self._report(pod, _running(pod, self.is_ready(pod)))
                 self.started.append(pod["metadata"]["labels"]["batch.kubernetes.io/job-name"])
             return
         if STAGE_LABEL not in pod["metadata"]["labels"]:
@@ -120,13 +125,23 @@ def _container(state: dict[str, Any], ready: bool) -> dict[str, Any]:
     return {"name": "main", "image": "", "imageID": "", "ready": ready, "restartCount": 0, "state": state}
 
 
-def _running(pod: Raw) -> dict[str, Any]:
+def _waiting(reason: str, message: str) -> dict[str, Any]:
+    state = {"waiting": {"reason": reason, "message": message}}
+    return {"phase": "Pending", "containerStatuses": [_container(state, False)]}
+
+
+def _waiting_reason(pod: Raw) -> str:
+    containers = (pod.get("status") or {}).get("containerStatuses") or [{}]
+    return str(((containers[0].get("state") or {}).get("waiting") or {}).get("reason") or "")
+
+
+def _running(pod: Raw, is_ready: bool = True) -> dict[str, Any]:
     now = stamp(time())
     return {
         "phase": "Running",
         "startTime": now,
-        "conditions": [_condition("Ready", "True")],
-        "containerStatuses": [_container({"running": {"startedAt": now}}, True)],
+        "conditions": [_condition("Ready", str(is_ready))],
+        "containerStatuses": [_container({"running": {"startedAt": now}}, is_ready)],
     }
 
 
