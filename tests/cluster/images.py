@@ -40,19 +40,8 @@ _LEFT_OUT: Final = ("usr/share/doc", "usr/share/man", "usr/share/info", "usr/sha
 _DPKG: Final = "".join(f"path-exclude /{folder}/*\n" for folder in _LEFT_OUT) + (
     "path-include /usr/share/doc/*/copyright\n"
 )
-_SOURCES: Final = """\
-Types: deb
-URIs: http://deb.debian.org/debian
-Suites: bookworm bookworm-updates
-Components: main
-Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
-
-Types: deb
-URIs: http://deb.debian.org/debian-security
-Suites: bookworm-security
-Components: main
-Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
-"""
+_RELEASE: Final = "bookworm"
+_SOURCES: Final = Path("/etc/apt/sources.list.d/debian.sources")
 _PIP_SETTINGS: Final = ("index-url", "extra-index-url", "trusted-host", "proxy", "default-timeout", "retries")
 _APT_SETTINGS: Final = re.compile(r"^Acquire::(?:Check-|Retries|https?::).*", re.MULTILINE)
 _DIGEST: Final = "[0-9a-f]" * 12
@@ -85,7 +74,7 @@ def image_archive(name: str) -> Path:
 
 def digest(name: str) -> str:
     """Of everything that the image is made from, as far as this repository says it."""
-    found = hashlib.sha256(f"{_SOURCES}{_DPKG}".encode())
+    found = hashlib.sha256(f"{package_sources()}{_DPKG}".encode())
     for path in _inputs(name):
         found.update(f"\0{path.relative_to(ROOT)}\0{path.stat().st_mode & 0o111}\0".encode())
         found.update(path.read_bytes())
@@ -97,6 +86,18 @@ def copied(name: str) -> list[tuple[str, str]]:
     text = dockerfile(name).read_text().replace("\\\n", " ")
     lines = [line.split()[1:] for line in text.splitlines() if line.startswith("COPY ")]
     return [(source, words[-1]) for words in lines if "--" not in words[0] for source in words[:-1]]
+
+
+def package_sources(path: Path = _SOURCES) -> str:
+    """Where the base gets its packages: this machine's sources without comments, when they are for its release.
+
+    "" where there are none: the base then keeps the source that debootstrap took it from.
+    """
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    text = "".join(line for line in lines if not line.startswith("#"))
+    suites = re.findall(r"^Suites: *(.*)$", text, re.MULTILINE)
+    is_same = suites and all(suite.split("-")[0] == _RELEASE for line in suites for suite in line.split())
+    return text if is_same else ""
 
 
 def dockerfile(name: str) -> Path:
@@ -139,12 +140,13 @@ def _make_base() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="base-", dir=gobuild.cache_folder()) as temporary:
         tree = Path(temporary, "root")
-        subprocess.run(["nice", "-n", "10", "debootstrap", "--variant=minbase", "bookworm", tree], check=True)
+        subprocess.run(["nice", "-n", "10", "debootstrap", "--variant=minbase", _RELEASE, tree], check=True)
         for folder in (*_LEFT_OUT, "var/cache/apt", "var/lib/apt/lists", "var/log"):
             shutil.rmtree(tree / folder, ignore_errors=True)
             (tree / folder).mkdir(parents=True)
-        (tree / "etc/apt/sources.list").unlink(missing_ok=True)
-        (tree / "etc/apt/sources.list.d/debian.sources").write_text(_SOURCES)
+        if sources := package_sources():
+            (tree / "etc/apt/sources.list").unlink(missing_ok=True)
+            Path(f"{tree}{_SOURCES}").write_text(sources)
         (tree / "etc/dpkg/dpkg.cfg.d/slim").write_text(_DPKG)
         for name in ("hostname", "resolv.conf"):
             (tree / "etc" / name).write_text("")
@@ -156,9 +158,8 @@ def _make_base() -> None:
 
 def _machine_settings(folder: Path) -> Iterator[str]:
     """This machine's way to its package registries, shown to the build and left in no image."""
-    sources = Path("/etc/apt/sources.list.d/debian.sources")
-    if sources.exists():
-        yield f"{sources}:{sources}:ro"
+    if package_sources():
+        yield f"{_SOURCES}:{_SOURCES}:ro"
     apt = folder / "apt.conf"
     dump = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=False).stdout
     apt.write_text("\n".join(_APT_SETTINGS.findall(dump)) + "\n")
