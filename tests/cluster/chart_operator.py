@@ -208,10 +208,13 @@ class Live:
     def log(self) -> str:
         return (self.folder / "operator.log").read_text()
 
-    def metric(self, name: str) -> float:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
-            lines = answer.read().decode().splitlines()
-        return sum(float(line.split()[-1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
+    def leads(self) -> bool:
+        """Whether the operator answers and holds its Lease."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
+                return "\nsoda_leader 1.0\n" in answer.read().decode()
+        except OSError:  # it is still starting
+            return False
 
     def run(self, done: Callable[[Any], bool], seconds: float = 240, name: str = "quickstart") -> Any:
         """The run once `done(status)` holds."""
