@@ -56,8 +56,10 @@ def waiting(job: Job, pods: Sequence[Pod], warnings: Iterable[Warned], now: floa
                 return _find(f"{pod.waiting}: {pod.waiting_message}", f"pod {pod.name}", pod.waiting_message)
             if pod.unschedulable and now - pod.created > PATIENCE_SECONDS:
                 return _find(f"Unschedulable: {pod.unschedulable}", f"pod {pod.name}", pod.unschedulable)
-    if job.is_suspended and job.queue:
+    if job.is_queued:
         said = next((item for item in seen if item.reason.startswith("Kueue")), Warned("Kueue", ""))
+        if not said.message and now - job.created < PATIENCE_SECONDS:
+            return None  # every Job begins so
         about = f"Job {job.name} in queue {job.queue}"
         return _find(f"{said.reason}: {said.message}", about, said.message)
     is_pending = not pods or any(pod.phase == "Pending" for pod in pods)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from soda_jobs.names import ATTEMPT_MAX
+from soda_jobs.spec import Spec
 from soda_operator.config import Config
 from soda_operator.faults import Fault, failure, fault, waiting
 from soda_operator.observed import Job, Observed, Pod, epoch, stamp
@@ -95,6 +96,12 @@ def why_waiting(job: Job, pods: Sequence[Pod], observed: Observed, now: float) -
         ended = [pod for pod in pods if pod.disruption or pod.exit_code not in (None, 0)]
         return failure(job, ended[-1:]) if ended else found
     return found
+
+
+def is_misplaced(job: Job, pods: Sequence[Pod], spec: Spec) -> bool:
+    """Whether a Job waits in another queue, or with another priority, than the spec has by now."""
+    is_idle = job.is_queued and not any(pod.phase in ("Pending", "Running") for pod in pods)
+    return is_idle and (job.queue, job.priority) != (spec.queue or "", spec.priority or "")
 
 
 def fail(row: StageStatus, why: Fault, now: float) -> None:

@@ -212,6 +212,9 @@ class Look:
             return
         if row.state == "waiting" and not all(map(servers.is_ready, needed)):
             return
+        if row.state in ledger.ACTIVE and not servers.queued.isdisjoint(needed):
+            self._give_up(row)  # it would fail without its server, and keep quota from it
+            return
         row.key = item.key
         self._want(row, lambda attempt: stage_job(self.owner, item, attempt))
 
@@ -269,10 +272,14 @@ class Look:
         self.decision.apply += [item for item in accounts if item is not None]
 
     def _remove_strays(self) -> None:
-        """Jobs of stages that should not be running, such as an attempt that was given up."""
+        """Jobs of stages that should not be running, such as an attempt that was given up; and Jobs that wait in
+        a queue the spec no longer names: nothing of them runs, and they are made again."""
         current = {self._job(row) for row in self.rows.values() if row.state in ledger.ACTIVE}
         for job in self.observed.jobs.values():
-            if job.stage and not job.outcome and not job.is_deleting and job.name not in current:
+            if job.outcome or job.is_deleting:
+                continue
+            is_stray = job.stage and job.name not in current
+            if is_stray or ledger.is_misplaced(job, self.observed.pods_of(job.name), self.run.spec):
                 self.decision.delete.append(("Job", job.name))
 
     def _conclude(self, servers: Servers) -> None:

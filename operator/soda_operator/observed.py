@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from soda_jobs.names import QUEUE_LABEL, RUN_LABEL, SERVICE_LABEL, STAGE_LABEL
+from soda_jobs.names import PRIORITY_LABEL, QUEUE_LABEL, RUN_LABEL, SERVICE_LABEL, STAGE_LABEL
 
 OWNER_ANNOTATION: Final = "soda.dev/run-uid"  # of a Job that outlives its run
 JOB_NAME_LABEL: Final = "batch.kubernetes.io/job-name"
@@ -38,8 +38,14 @@ class Job:
     reason: str = ""
     message: str = ""
     is_suspended: bool = False
-    queue: str = ""
+    queue: str = ""  # Kueue's
+    priority: str = ""  # a WorkloadPriorityClass
     is_deleting: bool = False
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether Kueue holds it back: it waits to be admitted, or gave its place to another."""
+        return self.is_suspended and bool(self.queue)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +132,7 @@ def job(raw: Raw) -> Job:
         message=message,
         is_suspended=bool(spec.get("suspend")),
         queue=labels.get(QUEUE_LABEL, ""),
+        priority=labels.get(PRIORITY_LABEL, ""),
         is_deleting="deletionTimestamp" in metadata,
     )
 

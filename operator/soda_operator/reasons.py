@@ -123,6 +123,13 @@ WAITING: Final = (
         r"|ClusterQueue .*(doesn't exist|is inactive)",
     ),
     Row(
+        "QueueTooSmall",
+        "block",
+        "all of the Kueue queue's quota is less than the Job asks for",
+        "raise the quota of the ClusterQueue, or lower spec.pods.<role>.requests and the GPUs in the spec",
+        r"^Kueue: (?!.*insufficient unused quota).*(request > maximum capacity|unavailable in ClusterQueue)",
+    ),
+    Row(
         "WaitingForQueue",
         "wait",
         "the Job waits in its Kueue queue",

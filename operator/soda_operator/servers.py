@@ -29,6 +29,7 @@ class Servers:
     delete: list[Ref] = field(default_factory=list)
     failed: dict[str, Fault] = field(default_factory=dict)  # servers that cannot be had
     blocked: dict[str, Fault] = field(default_factory=dict)  # servers that wait for something
+    queued: set[str] = field(default_factory=set)  # servers that Kueue holds back
     gpu_seconds: int = 0  # of Jobs that were given up in this look
     again: float | None = None
 
@@ -84,6 +85,8 @@ def _keep(
         if said is not None:
             _block(row, refusal(name, said), found)
         return
+    if job.is_queued:
+        found.queued.add(row.name)
     why = _ended(owner, job, observed, now)
     if why is None:
         waits = why_waiting(job, pods, observed, now)

@@ -82,7 +82,7 @@ class Surroundings:
 
 
 async def _why_no_pod(cluster: Cluster, namespace: str, job: Job) -> tuple[Warned, ...]:
-    if job.is_suspended and job.queue:
+    if job.is_queued:
         return await _kueue(cluster, namespace, job)
     return await _events(cluster, namespace, job.name, job.uid)
 

@@ -105,6 +105,20 @@ KUEUE = [
         "couldn't assign flavors to pod set main: insufficient unused quota for cpu in flavor default",
     ),
     ("WaitingForQueue", ""),
+    (
+        "QueueTooSmall",
+        "couldn't assign flavors to pod set main: insufficient quota for cpu in flavor default-flavor,"
+        " request > maximum capacity (2 > 1)",
+    ),
+    (
+        "QueueTooSmall",
+        "couldn't assign flavors to pod set main: resource nvidia.com/gpu unavailable in ClusterQueue",
+    ),
+    (
+        "WaitingForQueue",
+        "couldn't assign flavors to pod set main: insufficient quota for cpu in flavor a, request > maximum"
+        " capacity (2 > 1), insufficient unused quota for cpu in flavor b, 1 more needed",
+    ),
     ("QueueMissing", "LocalQueue team-a doesn't exist"),
     ("QueueMissing", "LocalQueue team-a is inactive"),
     ("QueueMissing", "ClusterQueue research is inactive"),
