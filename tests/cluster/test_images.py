@@ -20,7 +20,7 @@ from soda_jobs.sandbox.types import Program
 from tests.cluster import images
 
 SANDBOXES = [name for name in images.NAMES if name.startswith("sandbox-")]
-PINNED = {"javascript": "20.20.2", "go": "1.26.8"}  # by the Dockerfiles; the others come with Debian
+PINNED = {"javascript": "20.18.0", "go": "1.26.6"}  # in requirements/; the others come with Debian
 # For each language a program that passes, one that does not, and the verdict on it.
 PROGRAMS = {
     "python": ("import distutils, sqlite3, ssl", "import numpy", "import"),
@@ -165,6 +165,14 @@ def test_a_sandbox_runs_its_language_and_holds_nothing_else(image: Image) -> Non
     assert found == {"python", language} | ({"c"} if language == "cpp" else set())
     assert ready["languages"][language] == PINNED.get(language, ready["languages"][language])
     assert {name: verdict.verdict for name, verdict in verdicts.items()} == {"good": "pass", "bad": word}, verdicts
+
+
+@pytest.mark.parametrize(("release", "is_taken"), [("bookworm", True), ("trixie", False)])
+def test_the_base_gets_its_packages_where_this_machine_does(tmp_path: Path, release: str, is_taken: bool) -> None:
+    sources = f"Types: deb\nURIs: http://mirror.example.com/debian\nSuites: {release} {release}-updates\n"
+    (tmp_path / "debian.sources").write_text(f"# a comment\n{sources}")
+    assert images.package_sources(tmp_path / "debian.sources") == (sources if is_taken else "")
+    assert images.package_sources(tmp_path / "none") == ""
 
 
 @pytest.mark.parametrize("name", SANDBOXES)

@@ -74,6 +74,36 @@ def test_no_lock_names_a_registry() -> None:
         assert not re.search(r"https?://|--index-url|--extra-index-url", lock.read_text()), lock.name
 
 
+def hosts_named(text: str) -> list[str]:
+    """URLs, and hosts before an image's path, as Docker reads them: a first part with a dot or a port."""
+    urls = re.findall(r"\b[a-z+]+://[^\s/]+", text)
+    images = re.findall(r"^FROM\s+(?:--\S+\s+)*(\S+)|\bfrom=([^\s,]+)", text, re.MULTILINE | re.IGNORECASE)
+    first = [(base or stage).split("/")[0] for base, stage in images if "/" in base + stage]
+    return [*urls, *(part for part in first if re.search(r"[.:]|^localhost$", part))]
+
+
+def test_only_the_base_image_names_where_it_comes_from() -> None:
+    dockerfiles = sorted((ROOT / "images").glob("*/Dockerfile"))
+    files = [*dockerfiles, *sorted((ROOT / "requirements").iterdir())]
+    named = {f"{path.relative_to(ROOT)}": set(hosts_named(path.read_text())) for path in files}
+    bases = {f"{path.relative_to(ROOT)}": {"docker.io"} for path in dockerfiles}
+    assert named == {**{name: set() for name in named}, **bases}
+
+
+@pytest.mark.parametrize(
+    ("line", "host"),
+    [
+        ("ADD https://downloads.example.com/node.tgz /", "https://downloads.example.com"),
+        ("RUN pip install git+ssh://git@example.com/x", "git+ssh://git@example.com"),
+        ("FROM --platform=linux/amd64 registry.example.com:5000/debian AS base", "registry.example.com:5000"),
+        ("COPY --chown=0 --from=localhost/tools /bin/x /bin/", "localhost"),
+    ],
+)
+def test_a_host_is_seen_where_it_is_named(line: str, host: str) -> None:
+    assert hosts_named(f"# A comment.\n{line}\n") == [host]
+    assert hosts_named("FROM python AS go\nCOPY --from=go /usr/local/go /usr/local/go\nCOPY a/b.txt /c/d\n") == []
+
+
 def test_every_link_in_the_docs_leads_somewhere() -> None:
     for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]:
         for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text(encoding="utf-8")):
