@@ -31,7 +31,7 @@ def advance(row: StageStatus, name: str, observed: Observed, config: Config, now
         clear(row, "starting")
         return None
     pods = observed.pods_of(name)
-    if job.outcome == "Complete":
+    if job.outcome == "Complete" or observed.has_succeeded(job):
         return _complete(row, job, pods, now)
     if job.outcome == "Failed":
         if any(pod.exit_code is not None for pod in pods) or now - (job.ended or now) > GRACE_SECONDS:
@@ -94,7 +94,7 @@ def why_waiting(job: Job, pods: Sequence[Pod], observed: Observed, now: float) -
     found = waiting(job, alive, said, now)
     if found is None or (found.reason == "PodsNotCreated" and pods):
         ended = [pod for pod in pods if pod.disruption or pod.exit_code not in (None, 0)]
-        return failure(job, ended[-1:]) if ended else found
+        return failure(job, ended[-1:]) if ended else None if pods else found
     return found
 
 

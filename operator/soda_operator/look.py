@@ -276,7 +276,7 @@ class Look:
         a queue the spec no longer names: nothing of them runs, and they are made again."""
         current = {self._job(row) for row in self.rows.values() if row.state in ledger.ACTIVE}
         for job in self.observed.jobs.values():
-            if job.outcome or job.is_deleting:
+            if job.outcome or job.is_deleting or self.observed.has_succeeded(job):
                 continue
             is_stray = job.stage and job.name not in current
             if is_stray or ledger.is_misplaced(job, self.observed.pods_of(job.name), self.run.spec):

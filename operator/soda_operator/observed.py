@@ -107,6 +107,12 @@ class Observed:
         found = [pod for pod in self.pods.values() if pod.job == job and uid in ("", pod.owner)]
         return sorted(found, key=lambda pod: (pod.created, pod.name))
 
+    def has_succeeded(self, job: Job) -> bool:
+        """Whether all its work is done. The Job itself says so a while later, on a busy cluster half a minute."""
+        pods = self.pods_of(job.name)
+        is_one = job.completions == 1 and any(pod.phase == "Succeeded" for pod in pods)
+        return job.outcome == "Complete" or (is_one and not any(pod.phase == "Running" for pod in pods))
+
 
 def job(raw: Raw) -> Job:
     """A Job as the API sends it."""

@@ -61,7 +61,8 @@ def _after_the_end(
 ) -> None:
     """Nothing is made any more: what still runs is removed, and the run itself when its time has come."""
     for job in observed.jobs.values():
-        if (job.service or not job.outcome) and not job.is_deleting:
+        is_over = job.outcome or observed.has_succeeded(job)
+        if (job.service or not is_over) and not job.is_deleting:
             decision.delete.append(("Job", job.name))
     ttl = spec.get("ttlSecondsAfterFinished")
     if ttl is not None:

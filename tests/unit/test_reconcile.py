@@ -208,7 +208,7 @@ async def test_suspend_and_resume_at_any_time(seed: int, digests: dict[str, str]
 @pytest.mark.parametrize("seed", range(4))
 async def test_cancel_is_the_end_until_a_new_retry_token(seed: int, digests: dict[str, str]) -> None:
     world = await started(World(seed, hit=random_hits(seed, 0.05)))
-    await world.settle(30 * seed + 5)
+    await world.settle(15 * seed + 5)
     world.change(cancel=True)
     await world.until("Cancelled")
     await world.settle()
