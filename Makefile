@@ -4,13 +4,19 @@ PYTHON := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
 STAMP = $(VENV)/installed-$(1)
 
-.PHONY: quickstart test lint bench bench-operator docs faults cluster cluster-quickstart cluster-up cluster-down vllm lock clean
+.PHONY: quickstart test test-operator lint bench bench-operator docs faults cluster cluster-quickstart cluster-up cluster-down vllm lock clean
 
 quickstart: $(call STAMP,train)  ## run a real distillation on this machine and print the report's path
 	$(VENV)/bin/soda run crds/samples/quickstart.yaml
 
 test: $(call STAMP,dev)  ## every test that needs no cluster and no GPU
 	$(PYTHON) -m pytest -m "not cluster and not gpu and not vllm"
+
+# The part of `make cluster` that CI runs: an API server and its controllers, no node and no image.
+test-operator: $(call STAMP,dev)  ## the operator on a real API server whose nodes are played
+	$(PYTHON) -m pytest tests/cluster/test_control_plane.py tests/cluster/test_crd.py \
+	  tests/cluster/test_pod_security.py tests/cluster/test_lifecycle.py tests/cluster/test_reasons.py \
+	  tests/faults/test_operator_crash.py
 
 lint: $(call STAMP,dev)  ## style, types, layers, generated files
 	$(VENV)/bin/ruff check .

@@ -15,6 +15,7 @@ from soda_jobs.spec.base import (
     LabelValue,
     Note,
     Quantity,
+    SecretKey,
     SecretKeyRef,
 )
 
@@ -115,8 +116,15 @@ class Pods(Block):
     """Sandboxes, where programs that models wrote are run."""
 
 
+class HubTokenRef(SecretKeyRef):
+    """The token of a hub in a Secret in the run's namespace."""
+
+    key: SecretKey = "HF_TOKEN"
+    """Key in the Secret that holds the token."""
+
+
 class Hub(Block):
     """The hub that models and datasets named by a hub id come from."""
 
-    token_ref: SecretKeyRef | None = None
-    """Secret with a token for gated models; name its key, as in HF_TOKEN. Null: none."""
+    token_ref: HubTokenRef | None = None
+    """Secret with a token for gated models. Null: none."""
