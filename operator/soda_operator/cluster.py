@@ -25,6 +25,7 @@ MANAGER: Final = "soda-operator"
 TIMEOUT: Final = 20.0
 LOG_TIMEOUT: Final = 5.0  # a log is asked of the pod's node, which may be lost
 CHUNK: Final = 500
+NO_WEBHOOK: Final = "failed calling webhook"  # what the API server says with a 500
 GROUP: Final = "/apis/soda.dev/v1alpha1"
 PATHS: Final = {
     "DistillationRun": (GROUP, "distillationruns"),
@@ -241,6 +242,8 @@ def _typed(error: ApiException) -> SodaError:
         return Exists(message) if reason == "AlreadyExists" else Conflict(message)
     if error.status in (404, 410):
         return Gone(message)
+    if error.status == 500 and NO_WEBHOOK in message:
+        return Refused("RefusedWebhook", message)  # told at once; it may be away for good
     if error.status == 429 or error.status >= 500:
         after = (error.headers or {}).get("Retry-After", "")
         return Away(message, after=float(after) if after.isdigit() else None)

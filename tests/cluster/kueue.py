@@ -44,21 +44,28 @@ class Kueue:
         for name in names:
             plane.wait(is_established, f"crd/{name}")
         plane.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kueue-system"}})
-        plane.processes.start("kueue", self._argv())
+        self.resume()
         self._await(lambda: plane.apply(*self._webhooks()))
         self._await(lambda: plane.apply(flavor(FLAVOR)))
+
+    def halt(self) -> None:
+        """As when its node is lost: its webhooks stay, and nobody answers them."""
+        self.plane.processes.stop("kueue")
+
+    def resume(self) -> None:
+        self.plane.processes.start("kueue", self._argv())
 
     def stop(self) -> None:
         """Also takes its webhooks away: without it nobody could make a Job."""
         kinds = "mutatingwebhookconfiguration,validatingwebhookconfiguration"
         self.plane.kubectl("delete", kinds, "-l", "test=kueue", "--ignore-not-found")
-        self.plane.processes.stop("kueue")
+        self.halt()
 
     def _argv(self) -> list[str | Path]:
         folder = self.plane.folder / "kueue"
         pair = self.plane.authority.issue("kueue-webhook", "kueue", hosts=["127.0.0.1"])
         for place in (folder / "serving", folder / "etc" / "kueue" / "metrics" / "certs"):
-            place.mkdir(parents=True)
+            place.mkdir(parents=True, exist_ok=True)
             (place / "tls.crt").write_bytes(pair.certificate.read_bytes())
             (place / "tls.key").write_bytes(pair.key.read_bytes())
         config = folder / "config.yaml"
