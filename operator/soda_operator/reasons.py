@@ -133,7 +133,7 @@ WAITING: Final = (
         "WaitingForQueue",
         "wait",
         "the Job waits in its Kueue queue",
-        "wait for quota, or give the run a higher spec.priority",
+        "wait, raise spec.priority, or raise the quota: a stage and its servers need theirs together",
         r"^Kueue",
     ),
     Row(
