@@ -94,7 +94,10 @@ def why_waiting(job: Job, pods: Sequence[Pod], observed: Observed, now: float) -
     found = waiting(job, alive, said, now)
     if found is None or (found.reason == "PodsNotCreated" and pods):
         ended = [pod for pod in pods if pod.disruption or pod.exit_code not in (None, 0)]
-        return failure(job, ended[-1:]) if ended else None if pods else found
+        if ended:  # what is fatal is told when its Job has failed, so that a retry means that failure
+            last = failure(job, ended[-1:])
+            return last if last.kind == "retry" else None
+        return None if pods else found
     return found
 
 
