@@ -71,6 +71,7 @@ class World:
     writes: list[str] = field(default_factory=list)
     made: list[str] = field(default_factory=list)  # names of Jobs, in order
     ran: list[str] = field(default_factory=list)  # names of Jobs whose pods ended well
+    jobs_of: dict[str, str] = field(default_factory=dict)  # the run of each Job there ever was, by uid
     told: list[Raw] = field(default_factory=list)  # every status
     is_booting: Callable[[Raw], bool] = lambda pod: False  # never gets ready
     refuses: Callable[[Raw], Refused | None] = lambda item: None
@@ -260,6 +261,8 @@ class World:
 
     def _create(self, raw: Raw) -> Raw:
         meta = {**raw["metadata"], "uid": f"uid-{self.version}", "creationTimestamp": stamp(self.now)}
+        if raw["kind"] == "Job":
+            self.jobs_of[meta["uid"]] = meta.get("ownerReferences", [{}])[0].get("uid", "")
         return self._put({**raw, "metadata": meta}, "ADDED")
 
     def _put(self, raw: Raw, type_: str = "MODIFIED") -> Raw:
@@ -343,8 +346,7 @@ class World:
             assert not busy, f"{name} is made beside {busy}"
 
     def _is_from(self, pod: Raw, uid: str) -> bool:
-        job = self.objects.get(("Job", pod["metadata"]["labels"][JOB_NAME_LABEL]))
-        return job is None or job["metadata"].get("ownerReferences", [{}])[0].get("uid") == uid
+        return self.jobs_of.get(pod["metadata"]["ownerReferences"][0]["uid"]) == uid
 
     async def put_status(self, resource: Raw) -> Raw:
         found: Raw = self.write("status", lambda: self._replace(resource, "status"))
