@@ -161,7 +161,7 @@ WAITING: Final = (
         "ObjectRefused",
         "block",
         "the API server does not accept an object of the run",
-        "read the message; a policy or an admission webhook of the cluster refuses it",
+        "read the message; a policy or a webhook of the cluster refuses it, or a webhook does not answer",
         r"^Refused",
     ),
     Row(

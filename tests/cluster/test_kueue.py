@@ -29,7 +29,8 @@ pytestmark = pytest.mark.cluster
 
 Raw = dict[str, Any]
 QUEUE = "team"
-TRAIN = "500m"  # what a training pod of the tiny run asks for; its largest
+ANSWER, TRAIN = "r1-correct", "r1-sft"  # a stage that asks a server, and one that trains
+NEEDS = "500m"  # what a training pod asks for; the largest of the tiny run
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +156,7 @@ async def test_waits_for_quota_and_is_admitted_job_by_job(kueue: Kueue, tmp_path
         assert status["state"] == "Waiting"
         assert "insufficient unused quota for cpu in flavor default-flavor, 50m more needed" in status["message"]
         assert f"in queue {QUEUE}: the Job waits in its Kueue queue" in status["message"]
-        assert status["message"].endswith("wait for quota, or give the run a higher spec.priority")
+        assert status["message"].endswith("a stage and its servers need theirs together")
         assert field.player.started == []
         await unblock(field)
         status = await field.ended("Succeeded", "Failed")
@@ -203,34 +204,39 @@ async def test_a_quota_that_can_never_be_enough_is_told(kueue: Kueue, tmp_path: 
 
 async def test_a_higher_priority_preempts_and_nothing_is_lost(kueue: Kueue, tmp_path: Path) -> None:
     async with queued(kueue.plane, tmp_path, "650m") as field:
-        release = hold(field, "train-")
+        release = hold(field, TRAIN)
         await field.apply(tiny_run(queue=QUEUE, priority="soda-low"))
-        status = await field.until(lambda status: row(status, "train-").get("state") == "running")
-        [before] = [job for name, job in (await jobs(field)).items() if "-train-" in name]
+        await field.until(lambda status: row(status, TRAIN).get("state") == "running")
+        [before] = [job for name, job in (await jobs(field)).items() if TRAIN in name]
+        name = before["metadata"]["name"]
         await field.apply(tiny_run("first", queue=QUEUE, priority="soda-high"))
-        status = await field.until(lambda status: status.get("reason") == "WaitingForQueue")
-        assert row(status, "train-")["state"] == "starting"
-        load = (await loads(field))[before["metadata"]["name"]]
+        await field.until(lambda status: row(status, TRAIN).get("state") == "running", name="first")
+        status = await field.until(lambda status: "(" in row(status, TRAIN).get("message", ""))
+        said = row(status, TRAIN)["message"]
+        assert "insufficient unused quota for cpu" in said or "Preempted to accommodate" in said
+        assert (status["state"], status["reason"]) == ("Waiting", "WaitingForQueue")
+        assert row(status, TRAIN)["state"] == "starting"
+        load = (await loads(field))[name]
         assert condition(load, "Preempted")["reason"] == "InClusterQueue"
-        assert condition(load, "QuotaReserved")["message"] in status["message"]
         release()
-        for name in ("first", "tiny"):
-            status = await field.ended("Succeeded", "Failed", name=name)
+        for run in ("first", "tiny"):
+            status = await field.ended("Succeeded", "Failed", name=run)
             assert status["state"] == "Succeeded", status["message"]
-            assert lost(status) == {}
-        after = (await jobs(field))[before["metadata"]["name"]]
+            assert [item["name"] for item in status["stages"] if item.get("failures")] == []
+        assert row(status, TRAIN)["attempt"] == 1
+        after = (await jobs(field))[name]
         assert after["metadata"]["uid"] == before["metadata"]["uid"]
         assert "failed" not in after["status"]  # the pod that was taken away cost no retry
-        assert field.player.started.count(before["metadata"]["name"]) > 1
-        for name, job in {**await jobs(field), **await jobs(field, "first")}.items():
-            assert MANAGER not in owners_of_suspend(job), name
+        assert field.player.started.count(name) > 1
+        for job in (await jobs(field)).values():
+            assert MANAGER not in owners_of_suspend(job), job["metadata"]["name"]
 
 
 async def test_a_stage_whose_server_is_preempted_waits_for_it(kueue: Kueue, tmp_path: Path) -> None:
-    async with queued(kueue.plane, tmp_path, TRAIN) as field:
-        release = hold(field, "generate-")
+    async with queued(kueue.plane, tmp_path, NEEDS) as field:
+        release = hold(field, ANSWER)
         await field.apply(tiny_run(queue=QUEUE, priority="soda-low"))
-        status = await field.until(lambda status: row(status, "generate-").get("state") == "running")
+        status = await field.until(lambda status: row(status, ANSWER).get("state") == "running")
         [held] = [item["name"] for item in status["stages"] if item["state"] == "running"]
         await block(field, kueue.plane, "450m", **{"kueue.x-k8s.io/priority-class": "soda-high"})
         status = await field.until(lambda status: status.get("reason") == "WaitingForQueue")
@@ -245,13 +251,13 @@ async def test_a_stage_whose_server_is_preempted_waits_for_it(kueue: Kueue, tmp_
 
 async def test_who_stops_a_job_in_kueue_keeps_it_stopped(kueue: Kueue, tmp_path: Path) -> None:
     async with queued(kueue.plane, tmp_path, "1") as field:
-        release = hold(field, "train-")
+        release = hold(field, TRAIN)
         await field.apply(tiny_run(queue=QUEUE))
-        await field.until(lambda status: row(status, "train-").get("state") == "running")
-        [name] = [name for name in await jobs(field) if "-train-" in name]
+        await field.until(lambda status: row(status, TRAIN).get("state") == "running")
+        [name] = [name for name in await jobs(field) if TRAIN in name]
         load = (await loads(field))[name]["metadata"]["name"]
         await _activate(kueue.plane, field, load, False)
-        status = await field.until(lambda status: row(status, "train-").get("state") == "starting")
+        status = await field.until(lambda status: row(status, TRAIN).get("state") == "starting")
         status = await field.until(lambda status: "The workload is deactivated" in status["message"])
         assert status["reason"] == "WaitingForQueue"
         for _ in range(20):
@@ -276,9 +282,10 @@ async def test_another_queue_is_for_jobs_that_do_not_run_yet(kueue: Kueue, tmp_p
         target = (await asyncio.to_thread(kueue.plane.get, "localqueue", QUEUE, namespace=field.namespace))["spec"]
         other = local_queue("other", field.namespace, target["clusterQueue"])
         await asyncio.to_thread(kueue.plane.apply, other)
-        release = hold(field, "train-")
+        release = hold(field, TRAIN)
         await field.apply(tiny_run(queue=QUEUE))
-        await field.until(lambda status: row(status, "train-").get("state") == "running")
+        await field.until(lambda status: row(status, "r0-tutor-heldout-eval").get("state") == "done")
+        await field.until(lambda status: row(status, TRAIN).get("state") == "running")
         before = await jobs(field)
         await field.change(queue="other")
         await asyncio.sleep(5)
@@ -295,14 +302,21 @@ async def test_another_queue_is_for_jobs_that_do_not_run_yet(kueue: Kueue, tmp_p
         assert set(queues.values()) == {QUEUE, "other"}
 
 
-async def test_two_runs_share_a_quota_that_holds_their_servers_and_a_stage(kueue: Kueue, tmp_path: Path) -> None:
-    async with queued(kueue.plane, tmp_path, "700m") as field:
-        for name in ("one", "two"):
-            await field.apply(tiny_run(name, queue=QUEUE))
-        for name in ("one", "two"):
-            status = await field.ended("Succeeded", "Failed", name=name)
-            assert status["state"] == "Succeeded", status["message"]
-            assert lost(status) == {}
+async def test_a_server_that_keeps_quota_from_its_stage_is_told(kueue: Kueue, tmp_path: Path) -> None:
+    async with queued(kueue.plane, tmp_path, "150m") as field:
+        await field.apply(tiny_run(queue=QUEUE))
+        status = await field.until(lambda status: "50m more needed" in row(status, ANSWER).get("message", ""))
+        said = row(status, ANSWER)["message"]
+        assert said.startswith(f"Job tiny-{ANSWER}-1 in queue {QUEUE}: ")
+        assert said.endswith("a stage and its servers need theirs together")
+        assert status["reason"] == "WaitingForQueue"
+        assert [item["ready"] for item in status["services"]] == [True]
+        target = await asyncio.to_thread(kueue.plane.get, "localqueue", QUEUE, namespace=field.namespace)
+        enough = cluster_queue(target["spec"]["clusterQueue"], {"cpu": "1", "memory": "64Gi"})
+        await asyncio.to_thread(kueue.plane.apply, enough)
+        status = await field.ended("Succeeded", "Failed")
+        assert status["state"] == "Succeeded", status["message"]
+        assert lost(status) == {}
 
 
 async def test_kueue_being_away_is_told_and_passes(kueue: Kueue, tmp_path: Path) -> None:
