@@ -102,10 +102,12 @@ class Controller:
         self._look_soon(key, observed)
 
     async def _is_in_the_way(self, key: Key, uid: str, jobs: Mapping[str, Job]) -> bool:
-        """Whether an earlier run of this name is still being removed. Nobody but us removes its cleanup Job."""
+        """Whether an earlier run of this name is still being removed. Its Jobs are ours to remove: the garbage
+        collector may be minutes late, and of a cleanup Job it knows nothing."""
         earlier = [job for job in jobs.values() if job.owner not in ("", uid)]
         for job in earlier:
-            if job.stage == CLEANUP and job.outcome and self._lease.held:
+            is_cleaning = job.stage == CLEANUP and not job.outcome
+            if not job.is_deleting and not is_cleaning and self._lease.held:
                 await self._cluster.delete("Job", key[0], job.name, uid=job.uid)
         return bool(earlier)
 

@@ -23,7 +23,7 @@ from botocore.config import Config
 
 from tests import gobuild
 from tests.cluster.client import RESTRICTED
-from tests.cluster.images import image_archive, image_name
+from tests.cluster.images import digest, image_archive, image_name
 from tests.cluster.node import Node, alone, missing
 from tests.cluster.programs import program
 from tests.s3server.plugin import ACCESS_KEY, SECRET_KEY, S3Server
@@ -76,6 +76,7 @@ def install(node: Node, endpoint: str, run: Mapping[str, Any]) -> None:
     )
     values = {
         "image": _image("operator"),
+        "podAnnotations": {"soda.dev/image": digest("operator")},  # the tag stays the same when the image changes
         "images": {name: _image(name) for name in images(run) if name != "operator"},
         "storage": {"url": f"s3://{BUCKET}/store", "endpoint": endpoint, "secretRef": {"name": "s3"}},
     }
