@@ -111,13 +111,13 @@ def disruption(pod: Pod) -> Fault:
 
 
 def said(pod: Pod) -> str:
-    """The sentence a pod left: of a stage that ended by itself, or the last line of its log."""
-    text = pod.termination.strip()
+    """The sentence a pod left: of a stage that ended by itself, or in the last line of its log."""
+    last = pod.termination.strip().rsplit("\n", 1)[-1]
     try:
-        found = json.loads(text)
+        found = json.loads(last)
         return str(found.get("message") or found.get("reason") or "")
     except (ValueError, AttributeError):
-        return text.rsplit("\n", 1)[-1]
+        return last
 
 
 def _short(text: str, limit: int = 600) -> str:

@@ -57,7 +57,11 @@ def server(owner: Owner, command: ServiceCommand, attempt: int) -> list[Raw]:
     )
     around: list[Raw] = []
     if command.role == "sandbox":
-        work = replace(work, image=command.name, argv=(*work.argv, "--workers", str(sandbox_workers(owner))))
+        work = replace(
+            work,
+            image=command.name,
+            argv=(*work.argv, "--workers", str(sandbox_workers(owner)), "--require-isolation"),
+        )
         around = [_sandbox_token(owner), _sandbox_policy(owner)]
     name = job_name(owner.name, command.name, attempt)
     job = _job(owner, work, name, SERVER_RETRIES, replicas(owner, command))

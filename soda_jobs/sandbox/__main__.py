@@ -24,7 +24,11 @@ def main(words: list[str] | None = None) -> int:
     try:
         asyncio.run(
             serve(
-                port=arguments.port, host=arguments.host, socket_path=arguments.socket, workers=arguments.workers
+                port=arguments.port,
+                host=arguments.host,
+                socket_path=arguments.socket,
+                workers=arguments.workers,
+                require_isolation=arguments.require_isolation,
             )
         )
     except SodaError as error:
@@ -40,6 +44,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--socket", metavar="PATH", help="listen on this Unix socket instead")
     parser.add_argument(
         "--workers", type=int, default=len(os.sched_getaffinity(0)), help="programs at once (default: CPUs)"
+    )
+    parser.add_argument(
+        "--require-isolation", action="store_true", help="end with exit code 77 where a wall is missing"
     )
     parser.add_argument("--warm", action="store_true", help="only fill the compile caches, for an image")
     return parser

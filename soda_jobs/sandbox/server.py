@@ -19,7 +19,7 @@ import signal
 from dataclasses import dataclass
 from typing import Any, Final
 
-from soda_jobs.errors import InvalidInput, Retry
+from soda_jobs.errors import InvalidInput, Retry, SandboxNotIsolated
 from soda_jobs.log import event
 from soda_jobs.sandbox.pool import TOKEN, Pool, WorkerDied
 from soda_jobs.sandbox.types import Program, program_from_dict, to_dict
@@ -52,8 +52,11 @@ class _Request:
     headers: dict[str, str]
 
 
-async def serve(*, port: int, host: str, socket_path: str | None, workers: int) -> None:
-    """Serve until SIGTERM or SIGINT. Raises InvalidInput when the address cannot be used."""
+async def serve(
+    *, port: int, host: str, socket_path: str | None, workers: int, require_isolation: bool = False
+) -> None:
+    """Serve until SIGTERM or SIGINT. Raises InvalidInput when the address cannot be used, and with
+    `require_isolation` SandboxNotIsolated where a wall is missing, before any program is taken."""
     token = os.environ.get(TOKEN, "")
     if socket_path is None and not token and not _is_loopback(host):
         raise InvalidInput(f"{host} can be reached from outside, so {TOKEN} must be set", field="--host")
@@ -76,6 +79,8 @@ async def serve(*, port: int, host: str, socket_path: str | None, workers: int) 
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     try:
         await _probe(pool)
+        if require_isolation and pool.walls["missing"]:
+            raise SandboxNotIsolated(f"the sandbox lacks a wall: {pool.walls['missing']}")
         server.is_ready = True
         event("sandbox_ready", **address, workers=workers, languages=pool.versions)
         if pool.walls["missing"]:

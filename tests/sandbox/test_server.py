@@ -272,6 +272,19 @@ def test_without_namespaces_it_says_so_and_still_gives_verdicts() -> None:
     assert [verdicts[f"{number}"].verdict for number in range(5)] == ["pass", "timeout", "pass", "pass", "memory"]
 
 
+def test_it_refuses_to_serve_without_walls_when_they_are_required() -> None:
+    forbid = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"'
+    inside = ["unshare", "--user", "--map-root-user", "sh", "-c", forbid, "sh"]
+    if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("unshare cannot make a place without namespaces here")
+    words = [sys.executable, "-m", "soda_jobs.sandbox", "--require-isolation", "--workers", "1"]
+    done = subprocess.run([*inside, *words], capture_output=True, text=True, check=False, timeout=60)
+    last = json.loads(done.stderr.splitlines()[-1])
+    assert done.returncode == 77
+    assert last["event"] == "sandbox_failed"
+    assert last["reason"].startswith("the sandbox lacks a wall: no namespaces here")
+
+
 def test_an_unknown_language_is_unsupported(server: dict[str, Any]) -> None:
     verdict = asyncio.run(run_programs(server["url"], [Program("a", "cobol", "")]))["a"]
     assert (verdict.verdict, verdict.phase) == ("unsupported", "extract")
