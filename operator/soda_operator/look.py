@@ -110,7 +110,8 @@ class Look:
             if row.state in ledger.ACTIVE:
                 self._give_up(row)
         for job in self.observed.jobs.values():
-            if not job.outcome and not job.is_deleting and not job.service:
+            is_over = job.outcome or self.observed.has_succeeded(job)
+            if not is_over and not job.is_deleting and not job.service:
                 self.decision.delete.append(("Job", job.name))
         servers = move_on(self.owner, self.status.services, {}, self.observed, self.now)
         self.status.services = []
