@@ -30,7 +30,7 @@ pytestmark = pytest.mark.cluster
 Raw = dict[str, Any]
 QUEUE = "team"
 ANSWER, TRAIN = "r1-correct", "r1-sft"  # a stage that asks a server, and one that trains
-NEEDS = "500m"  # what a training pod asks for; the largest of the tiny run
+NEEDS = "700m"  # the tiny run's servers at one time, two of 250m, and a stage for each
 
 
 @pytest.fixture(scope="module")
@@ -238,7 +238,7 @@ async def test_a_stage_whose_server_is_preempted_waits_for_it(kueue: Kueue, tmp_
         await field.apply(tiny_run(queue=QUEUE, priority="soda-low"))
         status = await field.until(lambda status: row(status, ANSWER).get("state") == "running")
         [held] = [item["name"] for item in status["stages"] if item["state"] == "running"]
-        await block(field, kueue.plane, "450m", **{"kueue.x-k8s.io/priority-class": "soda-high"})
+        await block(field, kueue.plane, "650m", **{"kueue.x-k8s.io/priority-class": "soda-high"})
         status = await field.until(lambda status: status.get("reason") == "WaitingForQueue")
         assert row(status, held)["state"] == "waiting"  # it gave its share back
         assert not [name for name, job in (await jobs(field)).items() if held in name and not ended(job)]
