@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from soda_jobs.names import ATTEMPT_MAX
+from soda_jobs.names import ATTEMPT_MAX, job_name
 from soda_jobs.spec import Spec
 from soda_operator.config import Config
 from soda_operator.faults import Fault, failure, fault, waiting
@@ -18,6 +18,7 @@ from soda_operator.status import MESSAGE_MAX, StageStatus
 
 ATTEMPTS: Final = 3  # Jobs of one stage, each with a few pods of its own, before a failure that may pass is final
 GRACE_SECONDS: Final = 15.0  # between a Job's end and its pod's last message reaching us
+LOST_SECONDS: Final = 60.0  # after a pod's grace: then its node is lost, and nobody can say whether it runs
 ACTIVE: Final = ("starting", "running")
 FINISHED: Final = ("done", "reused")
 
@@ -119,6 +120,19 @@ def fail(row: StageStatus, why: Fault, now: float) -> None:
 def clear(row: StageStatus, state: Any) -> None:
     """A new state without the reason of the old one."""
     row.state, row.reason, row.message = state, "", ""
+
+
+def is_ending(row: StageStatus, run: str, observed: Observed, now: float) -> bool:
+    """Whether an earlier Job or pod of a stage is still there; of a lost node's pod nobody can say."""
+    if any(job.stage == row.name and not job.outcome for job in observed.jobs.values()):
+        return True
+    earlier = {job_name(run, row.name, number) for number in range(1, row.attempt + 1)}
+    return any(
+        pod.job in earlier
+        and pod.phase in ("Pending", "Running")
+        and (pod.gone_by is None or now < pod.gone_by + LOST_SECONDS)
+        for pod in observed.pods.values()
+    )
 
 
 def retry_at(row: StageStatus, config: Config) -> float:

@@ -14,7 +14,7 @@ from soda_jobs.finished import decode
 from soda_jobs.graph import Graph, Kind, with_pinned
 from soda_jobs.names import ATTEMPT_MAX, PREFLIGHT, PUBLISH, job_name
 from soda_jobs.plan import Command, Finished, ServiceCommand, plan, stage_key
-from soda_operator import ledger, summary
+from soda_operator import ledger, queues, summary
 from soda_operator.accept import Accepted
 from soda_operator.config import Config
 from soda_operator.decision import Decision, Raw
@@ -25,7 +25,6 @@ from soda_operator.servers import Servers, move_on
 from soda_operator.status import RunStatus, StageStatus
 
 RESYNC_SECONDS: Final = 30.0  # how soon a run with deadlines is looked at again
-LOST_SECONDS: Final = 60.0  # after a pod's grace: then its node is lost, and nobody can say whether it runs
 
 
 @dataclass
@@ -89,9 +88,8 @@ class Look:
         if budget.hours is not None and hours >= budget.hours:
             return fault("BudgetExhausted", "spec.budget.hours", f"{hours:.1f} of {budget.hours:g} hours")
         if budget.gpu_hours is not None and gpu_hours >= budget.gpu_hours:
-            return fault(
-                "BudgetExhausted", "spec.budget.gpuHours", f"{gpu_hours:.1f} of {budget.gpu_hours:g} hours"
-            )
+            used = f"{gpu_hours:.1f} of {budget.gpu_hours:g} hours"
+            return fault("BudgetExhausted", "spec.budget.gpuHours", used)
         if budget.hours is not None or budget.gpu_hours is not None:
             self.decision.look_again(RESYNC_SECONDS)
         return None
@@ -177,6 +175,7 @@ class Look:
         runnable = self._runnable()
         if is_failing:
             runnable = [item for item in runnable if self._may_end(self.rows[item.stage])]
+        runnable = self._unlock(runnable)
         wanted: dict[str, ServiceCommand] = {}
         for item in runnable:
             for each in servers_of(self.owner, item.service) if item.service else ():
@@ -200,6 +199,14 @@ class Look:
         if row.state == "starting":
             self._give_up(row)
         return row.state == "running"
+
+    def _unlock(self, runnable: list[Command]) -> list[Command]:
+        """When the run's own servers keep its stages out of the queue, the first stage goes alone."""
+        first = queues.alone(self.owner, runnable, self.rows, self.observed, self.now)
+        for item in runnable if first is not None else ():
+            if item is not first and self.rows[item.stage].state in ledger.ACTIVE:
+                self._give_up(self.rows[item.stage])
+        return runnable if first is None else [first]
 
     def _start_stage(self, item: Command, servers: Servers) -> None:
         row = self.rows[item.stage]
@@ -235,7 +242,7 @@ class Look:
         """This stage is to run now: give it its next Job, or its Job again if that is gone."""
         if row.state == "waiting":
             wait = ledger.retry_at(row, self.config) - self.now
-            if wait > 0 or self._is_ending(row):
+            if wait > 0 or ledger.is_ending(row, self.owner.name, self.observed, self.now):
                 return self.decision.look_again(max(wait, 1.0))
             if row.attempt >= ATTEMPT_MAX:
                 ledger.fail(row, fault("TooManyAttempts", f"stage {row.name}"), self.now)
@@ -251,18 +258,6 @@ class Look:
             why = refusal(f"Job {name}", self.observed.refused[name])
             row.reason, row.message = why.reason, why.message
         return None
-
-    def _is_ending(self, row: StageStatus) -> bool:
-        """Whether an earlier Job or pod of a stage is still there; of a lost node's pod nobody can say."""
-        if any(job.stage == row.name and not job.outcome for job in self.observed.jobs.values()):
-            return True
-        earlier = {job_name(self.owner.name, row.name, number) for number in range(1, row.attempt + 1)}
-        return any(
-            pod.job in earlier
-            and pod.phase in ("Pending", "Running")
-            and (pod.gone_by is None or self.now < pod.gone_by + LOST_SECONDS)
-            for pod in self.observed.pods.values()
-        )
 
     def _roles(self, runnable: list[Command], servers: Servers) -> None:
         """The ServiceAccounts of the pods that are made."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from soda_jobs.names import QUEUE_LABEL, STAGE_LABEL
+from soda_jobs.names import QUEUE_LABEL, SERVICE_LABEL, STAGE_LABEL
 from soda_operator.cluster import MANAGER
 from tests.cluster.client import Cluster
 from tests.cluster.control_plane import ControlPlane
@@ -200,6 +200,26 @@ async def test_a_quota_that_can_never_be_enough_is_told(kueue: Kueue, tmp_path: 
         status = await field.until(lambda status: status.get("reason") == "QueueTooSmall")
         assert status["state"] == "Stalled"
         assert "request > maximum capacity (100m > 50m)" in status["message"]
+
+
+async def test_a_run_whose_servers_fill_its_quota_goes_one_stage_at_a_time(kueue: Kueue, tmp_path: Path) -> None:
+    async with queued(kueue.plane, tmp_path, "500m") as field:  # two of its servers, and not one stage beside them
+        students: set[str] = set()
+
+        def starts(pod: Raw) -> bool:
+            """Both servers of the student are ready at once, so that neither stage was first."""
+            service = pod["metadata"]["labels"].get(SERVICE_LABEL, "")
+            if service.startswith("student"):
+                students.add(service)
+                return len(students) == 2
+            return True
+
+        field.player.starts = starts
+        await field.apply(tiny_run(queue=QUEUE, pods={"train": {"requests": {"cpu": "100m"}}}))
+        await field.until(lambda status: len([item for item in status.get("services", ()) if item["ready"]]) == 2)
+        status = await field.ended("Succeeded", "Failed", seconds=400)
+        assert status["state"] == "Succeeded", status["message"]
+        assert all(not failures for _, failures in lost(status).values())
 
 
 async def test_a_higher_priority_preempts_and_nothing_is_lost(kueue: Kueue, tmp_path: Path) -> None:
