@@ -73,6 +73,7 @@ def _keep(
     pods = observed.pods_of(name)
     row.ready = job is not None and any(pod.is_ready and not pod.is_deleting for pod in pods)
     if row.ready:
+        row.ready_time = row.ready_time or stamp(now)
         return
     found.apply += around  # also when the Job is there: somebody may have deleted what its pods wait for
     if job is None:
@@ -87,7 +88,7 @@ def _keep(
         return
     if job.is_queued:
         found.queued.add(row.name)
-    why = _ended(owner, job, observed, now)
+    why = _ended(owner, row, job, observed, now)
     if why is None:
         waits = why_waiting(job, pods, observed, now)
         if waits is not None:
@@ -99,7 +100,7 @@ def _keep(
     else:
         _count(owner, row, observed, found, now)
         row.attempt += 1
-        row.start_time = stamp(now)
+        row.start_time, row.ready_time = stamp(now), None
 
 
 def _names(owner: Owner, row: ServiceStatus, job: str) -> tuple[str, ...]:
@@ -107,8 +108,9 @@ def _names(owner: Owner, row: ServiceStatus, job: str) -> tuple[str, ...]:
     return (job, service_name(owner.name, row.name), *tokens)
 
 
-def _ended(owner: Owner, job: Job, observed: Observed, now: float) -> Fault | None:
-    """Why a server's Job is over, or must be: a server never ends by itself."""
+def _ended(owner: Owner, row: ServiceStatus, job: Job, observed: Observed, now: float) -> Fault | None:
+    """Why a server's Job is over, or must be: a server never ends by itself. One that has answered once and is too
+    busy now is left alone; its clients wait."""
     pods = observed.pods_of(job.name)
     if job.outcome:
         known = any(pod.exit_code is not None for pod in pods)
@@ -116,7 +118,7 @@ def _ended(owner: Owner, job: Job, observed: Observed, now: float) -> Fault | No
             return None
         return failure(job, pods) if job.outcome == "Failed" else fault("Killed", f"Job {job.name}", "it ended")
     started = [pod.started for pod in pods if pod.started is not None and pod.phase == "Running"]
-    if started and now - min(started) > owner.config.start_seconds:
+    if row.ready_time is None and started and now - min(started) > owner.config.start_seconds:
         return fault("StartDeadline", f"Job {job.name}", f"{int(owner.config.start_seconds)} s")
     return None
 

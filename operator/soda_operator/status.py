@@ -91,9 +91,11 @@ class ServiceStatus(Block):
     attempt: Annotated[int, Field(ge=1, le=99)] = 1
     """Jobs started for it so far."""
     ready: bool = False
-    """Whether every pod of it answers."""
+    """Whether it answers now."""
     start_time: Time | None = None
     """When its Job was made."""
+    ready_time: Time | None = None
+    """When it answered first; the start-up deadline is over then."""
     reason: Short = ""
     """One word for why it is not ready."""
     message: Message = ""
