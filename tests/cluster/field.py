@@ -200,8 +200,8 @@ class Field:
                 found[f"{kind}/{item['metadata']['name']}"] = item["metadata"]["resourceVersion"]
         return found
 
-    async def rest(self, seconds: float, within: float = 60) -> None:
-        """Returns once nothing has changed for so long."""
+    async def rest(self, seconds: float, within: float = 60) -> dict[str, str]:
+        """The versions of all objects once nothing has changed for so long."""
         end = time.monotonic() + within + seconds
         before, since = await self.versions(), time.monotonic()
         while time.monotonic() - since < seconds:
@@ -210,6 +210,7 @@ class Field:
             now = await self.versions()
             if now != before:
                 before, since = now, time.monotonic()
+        return before
 
 
 def digests(status: Mapping[str, Any]) -> dict[str, str]:
