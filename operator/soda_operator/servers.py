@@ -68,10 +68,11 @@ def _keep(
 ) -> None:
     name = job_name(owner.name, row.name, row.attempt)
     job = observed.jobs.get(name)
-    row.reason, row.message = "", ""
     *around, made = server(owner, command, row.attempt)
     pods = observed.pods_of(name)
     row.ready = job is not None and any(pod.is_ready and not pod.is_deleting for pod in pods)
+    if row.ready or row.attempt == 1:  # else it says why there is another attempt
+        row.reason, row.message = "", ""
     if row.ready:
         row.ready_time = row.ready_time or stamp(now)
         return
