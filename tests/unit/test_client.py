@@ -178,11 +178,9 @@ async def test_a_server_that_dies_and_comes_back_loses_nothing_and_is_not_hammer
 async def test_a_server_that_never_comes_ends_in_retry() -> None:
     async with serving(lambda _, body: respond(body)) as url:
         pass
-    started = time.monotonic()
-    async with ModelClient(url, "m", patience_seconds=1.5) as client:
+    async with asyncio.timeout(60), ModelClient(url, "m", patience_seconds=1.5) as client:
         ended = await outcomes(client, 20)
     assert {type(error) for error in ended} == {Retry}
-    assert time.monotonic() - started < 8
 
 
 async def test_a_server_that_only_refuses_ends_in_retry() -> None:
