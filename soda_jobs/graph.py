@@ -106,6 +106,8 @@ class Graph:
 
 def with_pinned(graph: Graph, pinned: Mapping[str, str]) -> Graph:
     """The graph whose source stages, by name, are of exactly these contents (SHA-256 each)."""
+    if not pinned:
+        return graph
     return replace(
         graph,
         stages=tuple(

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from soda_jobs.errors import Retry, SodaError
 from soda_jobs.log import event
-from soda_jobs.names import CLEANUP
+from soda_jobs.names import CLEANUP, RUN_LABEL
 from soda_operator import metrics
 from soda_operator.accept import Accepted, accept
 from soda_operator.cache import KINDS, Cache, is_at_rest
@@ -216,7 +216,7 @@ class Controller:
         self._unseen.clear()
         self._applied.clear()
         for kind in KINDS:
-            selector = {} if kind == "DistillationRun" else {"labelSelector": "soda.dev/run"}
+            selector = {} if kind == "DistillationRun" else {"labelSelector": RUN_LABEL}
             before = {(namespace, name): key for key, namespace, name in self.cache.names(kind)}
             async for raw in self._cluster.list(kind, self._config.namespace, **selector):
                 raw.setdefault("kind", kind)

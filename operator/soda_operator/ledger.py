@@ -32,7 +32,7 @@ def advance(row: StageStatus, name: str, observed: Observed, config: Config, now
         clear(row, "starting")
         return None
     pods = observed.pods_of(name)
-    if job.outcome == "Complete" or observed.has_succeeded(job):
+    if observed.has_succeeded(job):
         return _complete(row, job, pods, now)
     if job.outcome == "Failed":
         if any(pod.exit_code is not None for pod in pods) or now - (job.ended or now) > GRACE_SECONDS:

@@ -108,8 +108,7 @@ class Look:
             if row.state in ledger.ACTIVE:
                 self._give_up(row)
         for job in self.observed.jobs.values():
-            is_over = job.outcome or self.observed.has_succeeded(job)
-            if not is_over and not job.is_deleting and not job.service:
+            if not (self.observed.is_over(job) or job.is_deleting or job.service):
                 self.decision.delete.append(("Job", job.name))
         servers = move_on(self.owner, self.status.services, {}, self.observed, self.now)
         self.status.services = []
@@ -228,15 +227,18 @@ class Look:
 
     def _tasks(self, is_failing: bool) -> None:
         """Look at the store first; make the report last."""
-        rows, run = self.rows, resource_env(self.owner)
+        rows = self.rows
         if rows[PREFLIGHT].state not in (*ledger.FINISHED, "failed"):
-            self._want(rows[PREFLIGHT], lambda attempt: task_job(self.owner, PREFLIGHT, run, attempt))
+            self._want(rows[PREFLIGHT], lambda attempt: self._task_job(PREFLIGHT, {}, attempt))
         is_done = all(rows[stage.name].state in ledger.FINISHED for stage in self.graph)
         if is_done and not is_failing and rows[PUBLISH].state not in ledger.FINISHED:
             states = {stage.name: rows[stage.name].state for stage in self.graph}
             pinned = json.dumps(self.status.pinned, sort_keys=True)
-            env = {**run, "SODA_STATES": json.dumps(states), "SODA_PINNED": pinned}
-            self._want(rows[PUBLISH], lambda attempt: task_job(self.owner, PUBLISH, env, attempt))
+            env = {"SODA_STATES": json.dumps(states), "SODA_PINNED": pinned}
+            self._want(rows[PUBLISH], lambda attempt: self._task_job(PUBLISH, env, attempt))
+
+    def _task_job(self, task: str, env: Mapping[str, str], attempt: int) -> Raw:
+        return task_job(self.owner, task, {**resource_env(self.owner), **env}, attempt)
 
     def _want(self, row: StageStatus, make: Callable[[int], Raw]) -> None:
         """This stage is to run now: give it its next Job, or its Job again if that is gone."""
@@ -272,7 +274,7 @@ class Look:
         a queue the spec no longer names: nothing of them runs, and they are made again."""
         current = {self._job(row) for row in self.rows.values() if row.state in ledger.ACTIVE}
         for job in self.observed.jobs.values():
-            if job.outcome or job.is_deleting or self.observed.has_succeeded(job):
+            if self.observed.is_over(job) or job.is_deleting:
                 continue
             is_stray = job.stage and job.name not in current
             if is_stray or ledger.is_misplaced(job, self.observed.pods_of(job.name), self.run.spec):

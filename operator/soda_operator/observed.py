@@ -107,6 +107,10 @@ class Observed:
         found = [pod for pod in self.pods.values() if pod.job == job and uid in ("", pod.owner)]
         return sorted(found, key=lambda pod: (pod.created, pod.name))
 
+    def is_over(self, job: Job) -> bool:
+        """Whether nothing of it runs or will run."""
+        return bool(job.outcome) or self.has_succeeded(job)
+
     def has_succeeded(self, job: Job) -> bool:
         """Whether all its work is done. The Job itself says so a while later, on a busy cluster half a minute."""
         pods = self.pods_of(job.name)

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from soda_jobs.names import ROLE_LABEL, labels, service_name
 from soda_jobs.spec import DistillationRun, PodSettings, SecretKeyRef, Storage
+from soda_jobs.spec.pod_rules import quantity
 from soda_jobs.spec.pods import EnvVar, Resources
 from soda_operator.config import Config
 from soda_operator.observed import GPU
@@ -206,8 +207,7 @@ def _amounts(resources: Resources) -> Raw:
 def sandbox_workers(owner: Owner) -> int:
     """Programs at once in one sandbox: the whole processors it may use, at least one."""
     settings = owner.settings("sandbox")
-    text = settings.limits.cpu or settings.requests.cpu or "1"
-    return max(1, int(float(text[:-1]) / 1000) if text.endswith("m") else int(float(text)))
+    return max(1, int(quantity(settings.limits.cpu or settings.requests.cpu or "1")))
 
 
 def sandbox_memory(owner: Owner) -> int:

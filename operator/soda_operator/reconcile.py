@@ -61,8 +61,7 @@ def _after_the_end(
 ) -> None:
     """Nothing is made any more: what still runs is removed, and the run itself when its time has come."""
     for job in observed.jobs.values():
-        is_over = job.outcome or observed.has_succeeded(job)
-        if (job.service or not is_over) and not job.is_deleting:
+        if (job.service or not observed.is_over(job)) and not job.is_deleting:
             decision.delete.append(("Job", job.name))
     ttl = spec.get("ttlSecondsAfterFinished")
     if ttl is not None:

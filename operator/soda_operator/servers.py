@@ -68,7 +68,6 @@ def _keep(
 ) -> None:
     name = job_name(owner.name, row.name, row.attempt)
     job = observed.jobs.get(name)
-    *around, made = server(owner, command, row.attempt)
     pods = observed.pods_of(name)
     row.ready = job is not None and any(pod.is_ready and not pod.is_deleting for pod in pods)
     if row.ready or row.attempt == 1:  # else it says why there is another attempt
@@ -76,6 +75,7 @@ def _keep(
     if row.ready:
         row.ready_time = row.ready_time or stamp(now)
         return
+    *around, made = server(owner, command, row.attempt)
     found.apply += around  # also when the Job is there: somebody may have deleted what its pods wait for
     if job is None:
         ending = [item for item in observed.jobs.values() if item.service == row.name and item.is_deleting]

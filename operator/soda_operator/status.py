@@ -1,4 +1,4 @@
-"""The status of a run: its shape, from which the CRD is made. Every field is computed by `report.py` from one
+"""The status of a run: its shape, from which the CRD is made. Every field is computed by `summary.py` from one
 observation, so that no two fields can contradict each other."""
 
 from __future__ import annotations

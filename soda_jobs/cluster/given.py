@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
 from typing import Any
 
 import yaml
@@ -71,9 +70,3 @@ def to_yaml(run: DistillationRun) -> str:
     """The run as a file for `soda run`: what was written, without the defaults."""
     document: dict[str, Any] = run.model_dump(mode="json", by_alias=True, exclude_unset=True)
     return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
-
-
-def in_order(graph: Graph, names: Iterable[str]) -> list[str]:
-    """Some stages' names in the graph's order."""
-    wanted = set(names)
-    return [stage.name for stage in graph if stage.name in wanted]
