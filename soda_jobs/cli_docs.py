@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from soda_jobs.__main__ import parser
+from soda_jobs.generated import keep
 
 TARGET: Final = Path("docs/cli.md")
 
@@ -75,16 +76,9 @@ def _escaped(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def main() -> int:
-    page = render()
-    if "--check" in sys.argv[1:]:
-        if TARGET.exists() and TARGET.read_text(encoding="utf-8") == page:
-            return 0
-        print(f"{TARGET} is stale; run python -m soda_jobs.cli_docs", file=sys.stderr)
-        return 1
-    TARGET.write_text(page, encoding="utf-8")
-    return 0
+def main(arguments: list[str]) -> int:
+    return keep("soda_jobs.cli_docs", {TARGET: render()}, arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

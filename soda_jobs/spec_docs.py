@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from soda_jobs.generated import keep
 from soda_jobs.spec import sentences
 from soda_jobs.spec.resource import CHANGEABLE
 
@@ -77,17 +78,7 @@ def _text(text: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    page = render()
-    if arguments == ["--check"]:
-        is_fresh = TARGET.is_file() and TARGET.read_text(encoding="utf-8") == page
-        if not is_fresh:
-            sys.stderr.write(f"{TARGET} is stale; run python -m soda_jobs.spec_docs\n")
-        return 0 if is_fresh else 1
-    if arguments:
-        sys.stderr.write(f"{' '.join(arguments)} is not allowed; use --check or nothing\n")
-        return 64
-    TARGET.write_text(page, encoding="utf-8")
-    return 0
+    return keep("soda_jobs.spec_docs", {TARGET: render()}, arguments)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ from typing import Any, Final
 
 import yaml
 
+from soda_jobs.generated import keep
+
 CHART: Final = Path("charts/soda")
 DEFINITION: Final = Path("crds/distillationruns.soda.dev.yaml")  # a chart cannot read outside its folder
 COPY: Final = CHART / "files" / DEFINITION.name
@@ -82,20 +84,7 @@ def render() -> dict[Path, str]:
 
 
 def main(arguments: list[str]) -> int:
-    if arguments not in ([], ["--check"]):
-        sys.stderr.write(f"{' '.join(arguments)} is not allowed; use --check or nothing\n")
-        return 64
-    stale = [
-        (path, text)
-        for path, text in render().items()
-        if not path.is_file() or path.read_text(encoding="utf-8") != text
-    ]
-    for path, text in stale:
-        if arguments:
-            sys.stderr.write(f"{path} is stale; run python -m soda_operator.chart_docs\n")
-        else:
-            path.write_text(text, encoding="utf-8")
-    return 1 if arguments and stale else 0
+    return keep("soda_operator.chart_docs", render(), arguments)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from soda_jobs.generated import keep
 from soda_operator.reasons import DECIDED, ENDED, TABLE, WAITING, Kind, Row
 
 TARGET: Final = Path("docs/troubleshooting.md")
@@ -61,15 +62,8 @@ def _part(title: str, rows: tuple[Row, ...]) -> Iterator[str]:
         yield from (f"What: {row.what}.", "", f"Next step: {row.step}.", "", _ENDS[row.kind], "")
 
 
-def main(argv: list[str]) -> int:
-    text = render()
-    if "--check" in argv:
-        if TARGET.exists() and TARGET.read_text(encoding="utf-8") == text:
-            return 0
-        sys.stderr.write(f"{TARGET} is stale: run python -m soda_operator.troubleshooting\n")
-        return 1
-    TARGET.write_text(text, encoding="utf-8")
-    return 0
+def main(arguments: list[str]) -> int:
+    return keep("soda_operator.troubleshooting", {TARGET: render()}, arguments)
 
 
 if __name__ == "__main__":
