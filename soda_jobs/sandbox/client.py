@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from soda_jobs.errors import InvalidInput, Retry
 from soda_jobs.log import event
 from soda_jobs.parent import PARENT
-from soda_jobs.sandbox.types import Program, Verdict, to_dict, verdict_from_dict
+from soda_jobs.sandbox.types import RETURNED_BYTES, Program, Verdict, to_dict, verdict_from_dict
 
 BATCH: Final = 8
 FAULT_RETRIES: Final = 3
@@ -25,7 +25,7 @@ PATIENCE_SECONDS: Final = 120.0
 _SILENCE_SECONDS: Final = 30.0
 _CONNECT_SECONDS: Final = 10.0
 _PAUSES: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-_LINE: Final = 1 << 20
+_LINE: Final = 2 * RETURNED_BYTES
 
 OnVerdict = Callable[[Verdict], None]
 

@@ -39,6 +39,7 @@ class Ended:
     """How a job ended. `limit`: what we stopped it for; `is_certain`: an idle machine would not have helped.
 
     `code` is the exit code, or minus the signal's number; `stdout` and `stderr` keep the first and last 64 KiB.
+    `returned` is all that the job asked for.
     """
 
     code: int
@@ -49,6 +50,7 @@ class Ended:
     stdout: str
     stderr: str
     seconds: float
+    returned: bytes = b""
 
 
 class Jail:
@@ -100,7 +102,7 @@ class Jail:
     def run(self, job: Job) -> Ended:
         """Start the job and watch it to its end. Raises JailFault when the jail broke."""
         with contextlib.ExitStack() as stack, selectors.DefaultSelector() as selector:
-            outputs = [Output(), Output(), Output()]
+            outputs = [Output(job.returns == "stdout"), Output(), Output(job.returns == "observations")]
             writers = []
             for output in outputs:
                 reader, writer = os.pipe()
@@ -131,13 +133,14 @@ class Jail:
         stdout, stderr, proof = outputs
         return Ended(
             code=os.waitstatus_to_exitcode(reply["status"]),
-            limit=watch.limit or ("output" if stdout.size + stderr.size > OUTPUT_BYTES else None),
+            limit=watch.limit or ("output" if sum(output.size for output in outputs) > OUTPUT_BYTES else None),
             is_certain=watch.is_certain,
             disk_is_full=reply["disk_is_full"],
             is_proved=proof.size > 0,
             stdout=stdout.text(),
             stderr=stderr.text(),
             seconds=seconds,
+            returned=bytes({"": b"", "stdout": stdout.head, "observations": proof.head}[job.returns]),
         )
 
     def _watch(self, selector: selectors.BaseSelector, watch: Watch) -> dict[str, Any]:

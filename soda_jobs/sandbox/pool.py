@@ -12,10 +12,10 @@ from typing import Any, Final
 
 from soda_jobs.log import event
 from soda_jobs.parent import PARENT
-from soda_jobs.sandbox.types import Program, Verdict, to_dict, verdict_from_dict
+from soda_jobs.sandbox.types import RETURNED_BYTES, Program, Verdict, to_dict, verdict_from_dict
 
 TOKEN: Final = "SODA_SANDBOX_TOKEN"
-_REPLY_BYTES: Final = 1 << 20
+_REPLY_BYTES: Final = 2 * RETURNED_BYTES
 
 
 class WorkerDied(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
@@ -58,7 +59,7 @@ def execute(program: Program, walls: Walls) -> Result:
             _verdict(program, "environment", "extract", f"{missing[0]} is not installed in this sandbox")
         )
     try:
-        joined = language.join(program.code, program.tests)
+        joined = _join(program, language)
         files = {**joined.files, **language.extra_files(joined)}
         content = {name: text.encode("utf-8", errors="surrogatepass") for name, text in files.items()}
         with Jail(walls, content, language.links(), shown=_shown(language)) as jail:
@@ -67,6 +68,12 @@ def execute(program: Program, walls: Walls) -> Result:
         return Result(_verdict(program, "runtime", "run", "it ended the process that watches it"), is_final=False)
     except (JailFault, OSError) as error:
         return Result(_verdict(program, "sandbox_error", "run", str(error)))
+
+
+def _join(program: Program, language: Language) -> Source:
+    if program.returns == "observations" and program.language == "python":
+        return Source({"program.py": program.code, "main.py": program.tests}, "main.py")
+    return language.join(program.code, program.tests)
 
 
 def versions(walls: Walls) -> dict[str, str | None]:
@@ -110,6 +117,7 @@ def _in_jail(program: Program, language: Language, joined: Source, jail: Jail) -
         memory_bytes=(memory + language.overhead_mib) << 20,
         address_bytes=memory << 20 if language.is_address_limited else None,
         stdin=program.stdin.encode("utf-8", errors="surrogatepass"),
+        returns=program.returns,
     )
     ended = jail.run(job)
     reading = _read_run(program, language, joined, ended)
@@ -135,6 +143,8 @@ def _read_run(program: Program, language: Language, joined: Source, ended: Ended
 def _result(program: Program, reading: Reading, ended: Ended, box: str, seconds: float) -> Result:
     detail = _LIMIT_DETAILS.get(reading.word, reading.detail)
     verdict = _verdict(program, reading.word, reading.phase, clean(detail, box), seconds)
+    if ended.returned:
+        verdict = replace(verdict, returned=b64encode(ended.returned).decode())
     return Result(verdict, is_final=ended.limit != "time" or ended.is_certain)
 
 

@@ -15,6 +15,7 @@ from soda_jobs.errors import InvalidInput
 
 Phase = Literal["extract", "compile", "run"]
 Rules = Literal["benchmark", "feedback"]
+Returns = Literal["", "observations", "stdout"]
 Status = Literal["pass", "fail", "timeout", "env_error", "unsupported", "infra_error"]
 
 VERDICTS: Final = (
@@ -31,6 +32,8 @@ VERDICTS: Final = (
     "disk_limit",
     "process_limit",
     "compile_limit",  # the compiler ran into one of the limits above
+    "tampered",  # it passed a test that no honest program can pass, or spoke where only the harness may
+    "flaky",  # two whole runs of it disagree
     "environment",  # it needs what a sandbox does not have: input, network, display, a toolchain
     "unsupported",  # a language we do not run
     "sandbox_error",  # our fault, never the program's
@@ -38,6 +41,7 @@ VERDICTS: Final = (
 MAX_DETAIL: Final = 500
 MAX_SECONDS: Final = 3600.0
 MEMORY_MIB: Final = (16, 65_536)
+RETURNED_BYTES: Final = 8 << 20  # at most, of observations or of standard output
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,9 @@ class Program:
 
     `timeout_seconds` is the program's own time: seconds on a CPU plus seconds asleep, not seconds spent waiting
     for a CPU. `rules` says what a missing module or closed input means: see `status`.
+
+    `returns` asks for what the program said, to be judged outside: "stdout", or "observations", where `tests` is a
+    driver that runs the file `program.py` and writes to descriptor 3. Such a program passes by ending with 0.
     """
 
     id: str
@@ -56,11 +63,15 @@ class Program:
     timeout_seconds: float = 10.0
     memory_mib: int = 1024
     rules: Rules = "benchmark"
+    returns: Returns = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a program did. `verdict` is one of VERDICTS. Equal programs differ at most in `seconds`."""
+    """What a program did. `verdict` is one of VERDICTS. Equal programs differ at most in `seconds`.
+
+    `returned` is what `Program.returns` asked for, in base64.
+    """
 
     id: str
     language: str
@@ -68,6 +79,7 @@ class Verdict:
     phase: Phase
     detail: str
     seconds: float
+    returned: str = ""
 
 
 def status(verdict: Verdict, rules: str) -> Status:
@@ -107,13 +119,15 @@ def program_from_dict(row: Any, *, field: str) -> Program:
     for key in ("id", "language", "code"):
         if key not in row:
             raise InvalidInput(f"{key} is missing", field=field)
-    for key in ("id", "language", "code", "tests", "stdin", "rules"):
+    for key in ("id", "language", "code", "tests", "stdin", "rules", "returns"):
         if not isinstance(row.get(key, ""), str):
             raise InvalidInput(f"{_short(row[key])} is not a string", field=f"{field}.{key}")
     if not row["id"]:
         raise InvalidInput("'' is not an id; it must not be empty", field=f"{field}.id")
     if row.get("rules", "benchmark") not in ("benchmark", "feedback"):
         raise InvalidInput(f"{row['rules']!r} is not one of benchmark, feedback", field=f"{field}.rules")
+    if row.get("returns", "") not in ("", "observations", "stdout"):
+        raise InvalidInput(f"{row['returns']!r} is not one of observations, stdout", field=f"{field}.returns")
     seconds, memory = row.get("timeout_seconds", 10.0), row.get("memory_mib", 1024)
     if not _is_number(seconds, int, float) or not 0 < seconds <= MAX_SECONDS:
         raise InvalidInput(

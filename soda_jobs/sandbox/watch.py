@@ -11,8 +11,9 @@ from typing import Final, Literal
 
 from soda_jobs.sandbox import tree
 from soda_jobs.sandbox.inside import SCRATCH_BYTES, TASKS
+from soda_jobs.sandbox.types import RETURNED_BYTES, Returns
 
-OUTPUT_BYTES: Final = 8 << 20
+OUTPUT_BYTES: Final = RETURNED_BYTES
 KEPT_BYTES: Final = 1 << 16
 TICK_SECONDS: Final = 0.025
 BUSY_FACTOR: Final = 10.0  # wall time over own time at which we stop waiting for a CPU
@@ -31,18 +32,23 @@ class Job:
     memory_bytes: int
     address_bytes: int | None = None
     stdin: bytes = b""
+    returns: Returns = ""
 
 
 @dataclass
 class Output:
-    """A pipe that is always drained; only its first and last bytes are kept."""
+    """A pipe that is always drained; only its first and last bytes are kept, or all of it when `is_whole`."""
 
+    is_whole: bool = False
     head: bytearray = field(default_factory=bytearray)
     tail: bytearray = field(default_factory=bytearray)
     size: int = 0
 
     def add(self, data: bytes) -> None:
         self.size += len(data)
+        if self.is_whole:
+            self.head += data[: max(0, OUTPUT_BYTES - len(self.head))]
+            return
         room = KEPT_BYTES - len(self.head)
         self.head += data[:room]
         self.tail += data[room:] if room > 0 else data
