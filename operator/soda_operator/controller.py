@@ -158,8 +158,10 @@ class Controller:
         for item in notes(resource, old, status, self._clock()):
             try:
                 await self._cluster.create(item)
-            except (Conflict, Gone, Refused):
+            except (Conflict, Gone):  # it is told already, or there is no run to tell of
                 continue
+            except Refused as error:  # an Event is a courtesy: the status says the same
+                event("event_refused", namespace=resource["metadata"]["namespace"], error=str(error))
         return written
 
     async def _must_be_current(self, key: Key, resource: Raw) -> None:

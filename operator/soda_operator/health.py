@@ -49,6 +49,8 @@ async def serve(vitals: Vitals, host: str, port: int) -> web.AppRunner:
         return web.Response(text=why or "ok", status=503 if why else 200)
 
     async def readyz(_: web.Request) -> web.Response:
+        """Ready as soon as it listens: nothing sends traffic here, and a rollout must not wait for the Lease that
+        the operator before still holds."""
         return web.Response(text="ok")
 
     async def metrics(_: web.Request) -> web.Response:

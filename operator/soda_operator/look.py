@@ -24,7 +24,7 @@ from soda_operator.observed import Observed, epoch, stamp
 from soda_operator.servers import Servers, move_on
 from soda_operator.status import RunStatus, StageStatus
 
-RESYNC_SECONDS: Final = 30.0  # how soon a run with deadlines is looked at again
+DEADLINE_SECONDS: Final = 30.0  # how soon a run with deadlines is looked at again
 
 
 @dataclass
@@ -91,7 +91,7 @@ class Look:
             used = f"{gpu_hours:.1f} of {budget.gpu_hours:g} hours"
             return fault("BudgetExhausted", "spec.budget.gpuHours", used)
         if budget.hours is not None or budget.gpu_hours is not None:
-            self.decision.look_again(RESYNC_SECONDS)
+            self.decision.look_again(DEADLINE_SECONDS)
         return None
 
     def _gpu_seconds_now(self) -> int:
@@ -255,7 +255,7 @@ class Look:
         name = self._job(row)
         if name not in self.observed.jobs:
             self.decision.apply.append(make(row.attempt))
-        self.decision.look_again(RESYNC_SECONDS)
+        self.decision.look_again(DEADLINE_SECONDS)
         if name in self.observed.refused:
             why = refusal(f"Job {name}", self.observed.refused[name])
             row.reason, row.message = why.reason, why.message

@@ -17,7 +17,7 @@ from soda_operator.accept import Accepted
 from soda_operator.config import Config
 from soda_operator.decision import Decision, Raw
 from soda_operator.faults import Fault
-from soda_operator.look import RESYNC_SECONDS, Look
+from soda_operator.look import DEADLINE_SECONDS, Look
 from soda_operator.manifests import resource_env, task_job
 from soda_operator.observed import OWNER_ANNOTATION, Observed, epoch
 from soda_operator.status import RunStatus
@@ -42,7 +42,7 @@ def reconcile(
     elif isinstance(accepted, Fault):
         summary.stop(status, accepted, "Stalled")
         if observed.jobs:
-            decision.look_again(RESYNC_SECONDS)
+            decision.look_again(DEADLINE_SECONDS)
     else:
         Look(accepted, observed, config, now, status, decision).go(spec)
     summary.conditions(status, metadata["generation"], now)
@@ -110,5 +110,5 @@ def _deleted(resource: Raw, accepted: Accepted | Fault, observed: Observed, deci
         account = owner.settings("jobs").service_account_name or "default"
         job["spec"]["template"]["spec"]["serviceAccountName"] = account
         decision.apply.append(job)
-    decision.look_again(RESYNC_SECONDS)
+    decision.look_again(DEADLINE_SECONDS)
     return decision

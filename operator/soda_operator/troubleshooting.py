@@ -42,10 +42,44 @@ _PARTS: Final[tuple[tuple[str, tuple[Row, ...]], ...]] = (
     ("When something has ended", ENDED),
     ("Of the run as a whole", DECIDED),
 )
+# The chart's alerts, whose runbook_url leads here: what each means, and what to look at.
+ALERTS: Final[dict[str, tuple[str, str]]] = {
+    "SodaOperatorDown": (
+        "Prometheus has not scraped the operator for five minutes. What runs goes on; no stage is started, "
+        "counted or retried",
+        "look at the pods of the operator's Deployment (`kubectl describe`, `kubectl logs --previous`), then at "
+        "whether Prometheus may reach port 8080 of its Service",
+    ),
+    "SodaOperatorNotLeader": (
+        "the operator runs and does not hold its Lease, so it writes nothing",
+        "`kubectl get lease soda-operator -o yaml` names the holder: if that is no living pod, the Lease runs "
+        "out by itself within a minute; if the API server refuses it, the operator's log says why",
+    ),
+    "SodaWatchEchoOld": (
+        "the operator writes a heartbeat and has not seen it come back through its watch for 90 seconds",
+        "look at the API server's load and at proxies that cut long connections; after 180 seconds the liveness "
+        "probe starts the operator anew, and nothing is lost by that",
+    ),
+    "SodaReconcileErrors": (
+        "looks at runs end in errors. `kind` is `refused` (permissions), `retry` or `away` (the API server) or "
+        "`bug`",
+        "the events `reconcile_failed` and `reconcile_crashed` in the operator's log name run and cause; a bug is "
+        "worth a report",
+    ),
+    "SodaRunsStalled": (
+        "runs wait for a person",
+        "`kubectl get drun -A` names them and `kubectl soda explain RUN` says what each needs",
+    ),
+    "SodaOperatorSlow": (
+        "one look in twenty comes more than ten seconds after its event",
+        "raise the operator's CPU, and look at `soda_api_requests_total` and at the API server's throttling",
+    ),
+}
 
 
 def render() -> str:
-    return "\n".join((_HEAD, *_overview(), *(line for title, rows in _PARTS for line in _part(title, rows))))
+    parts = (line for title, rows in _PARTS for line in _part(title, rows))
+    return "\n".join((_HEAD, *_overview(), *parts, *_alerts()))
 
 
 def _overview() -> Iterator[str]:
@@ -60,6 +94,12 @@ def _part(title: str, rows: tuple[Row, ...]) -> Iterator[str]:
     for row in rows:
         yield from (f"### {row.reason}", "")
         yield from (f"What: {row.what}.", "", f"Next step: {row.step}.", "", _ENDS[row.kind], "")
+
+
+def _alerts() -> Iterator[str]:
+    yield from ("## Alerts of the chart", "")
+    for name, (what, step) in ALERTS.items():
+        yield from (f"### {name}", "", f"What: {what}.", "", f"Next step: {step}.", "")
 
 
 def main(arguments: list[str]) -> int:

@@ -13,13 +13,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import boto3
 import yaml
-from botocore.config import Config
 
 from tests import gobuild
 from tests.cluster.client import RESTRICTED
@@ -109,18 +107,10 @@ def follow(node: Node, name: str, seconds: float = 3600) -> dict[str, Any]:
 
 def fetch_report(server: S3Server, name: str, target: Path) -> Path:
     """Copy a run's report out of the store."""
-    client = boto3.client(
-        "s3",
-        endpoint_url=server.endpoint,
-        region_name="us-east-1",
-        aws_access_key_id=ACCESS_KEY,
-        aws_secret_access_key=SECRET_KEY,
-        config=Config(s3={"addressing_style": "path"}),
-    )
     target.mkdir(parents=True, exist_ok=True)
-    for file in ("report.html", "report.json"):
-        client.download_file(BUCKET, f"store/runs/{name}/{file}", str(target / file))
-    client.close()
+    with closing(server.client()) as client:
+        for file in ("report.html", "report.json"):
+            client.download_file(BUCKET, f"store/runs/{name}/{file}", str(target / file))
     return target / "report.html"
 
 

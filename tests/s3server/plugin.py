@@ -11,8 +11,10 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -59,8 +61,9 @@ class S3Server:
             self.process.wait()
             self.process = None
 
-    def make_bucket(self, name: str) -> None:
-        client = boto3.client(
+    def client(self) -> Any:
+        """A boto3 client that this server lets in; the caller closes it."""
+        return boto3.client(
             "s3",
             endpoint_url=self.endpoint,
             region_name="us-east-1",
@@ -69,8 +72,10 @@ class S3Server:
             verify=self.tls[0] if self.tls else None,
             config=Config(s3={"addressing_style": "path"}),
         )
-        client.create_bucket(Bucket=name)
-        client.close()
+
+    def make_bucket(self, name: str) -> None:
+        with closing(self.client()) as client:
+            client.create_bucket(Bucket=name)
 
 
 def build() -> Path:

@@ -16,7 +16,7 @@ from soda_operator.faults import Fault, disruption, failure, fault, refusal, wai
 from soda_operator.ledger import why_waiting
 from soda_operator.observed import Job, Observed, Pod, Warned
 from soda_operator.reasons import DECIDED, ENDED, TABLE, WAITING
-from soda_operator.troubleshooting import render
+from soda_operator.troubleshooting import ALERTS, render
 from tests.unit.operator_world import tiny_run
 
 ROOT = Path(__file__).parents[2]
@@ -313,3 +313,10 @@ def test_the_page_of_reasons_is_fresh() -> None:
 def test_the_page_has_an_anchor_for_each_reason(reason: str) -> None:
     assert f"\n### {reason}\n" in render()
     assert f"(#{reason.lower()})" in render()
+
+
+def test_every_alert_of_the_chart_has_its_place_in_the_page() -> None:
+    rules = (ROOT / "charts/soda/templates/prometheusrule.yaml").read_text()
+    assert re.findall(r"alert: (\w+)", rules) == list(ALERTS)
+    assert re.findall(r"runbook_url: .*#(\w+)", rules) == [name.lower() for name in ALERTS]
+    assert all(f"### {name}\n" in render() for name in ALERTS)
