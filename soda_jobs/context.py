@@ -37,6 +37,23 @@ class Shards(Protocol):
 
 
 @dataclass(frozen=True)
+class Share:
+    """Which part of a row stage's work this process does: the shards whose number leaves `index` by `count`."""
+
+    index: int = 0
+    count: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """The first of those that share a stage joins what all have done, and commits it."""
+        return self.index == 0
+
+
+class ShareDone(Exception):
+    """This process's part of the stage is committed; the rest is up to the others."""
+
+
+@dataclass(frozen=True)
 class Input:
     """One artifact to read: its local folder, and the file of rows that was asked for."""
 
@@ -70,6 +87,7 @@ class Context:
     services: Mapping[str, str]
     shards: Shards
     progress: Callable[[str, int, int | None], None]
+    share: Share = Share()
 
     def rows(self, name: str) -> Iterator[dict[str, Any]]:
         """Rows of every artifact of the input `name`, in order; an absent optional input has no rows."""

@@ -19,6 +19,7 @@ from soda_jobs.spec import DistillationRun, Server
 STAGE_ARGV: Final = ("python", "-m", "soda_jobs", "stage")
 SERVE_ARGV: Final = ("python", "-m", "soda_jobs", "serve")
 SANDBOX_ARGV: Final = ("python", "-m", "soda_jobs.sandbox")
+SHARED: Final = frozenset({Kind.GENERATE, Kind.EXECUTE, Kind.JUDGE})  # stages that work row by row
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class ServiceCommand:
 class Command:
     """One stage, ready to start anywhere: the same argv and environment in a pod and on a laptop.
 
-    `cores` is how many processors it keeps busy while it runs; None is all there are.
+    `cores` is how many processors it keeps busy while it runs; None is all there are. `pods` is how many may share
+    it in a cluster, each with its part of the rows.
     """
 
     stage: str
@@ -59,6 +61,7 @@ class Command:
     image: str
     cores: int | None
     service: ServiceCommand | None
+    pods: int = 1
 
 
 def stage_key(stage: Stage, finished: Mapping[str, Finished]) -> str:
@@ -120,6 +123,7 @@ def command(run: DistillationRun, stage: Stage, finished: Mapping[str, Finished]
         image="train" if stage.kind in (Kind.TRAIN, Kind.INFLUENCE) else "jobs",
         cores=cores(stage),
         service=service_command(run, stage.service, finished) if stage.service else None,
+        pods=run.spec.parallelism if stage.kind in SHARED else 1,
     )
 
 

@@ -2,7 +2,8 @@
 
 Items are cut into shards of a fixed size by position. A shard is committed when all its items are done, under
 a name made from its position, so a restarted attempt reads what is committed and works on the rest only. The
-output is the shards joined in order: the same bytes however often the stage died.
+output is the shards joined in order: the same bytes however often the stage died, and by however many processes
+it was shared: each takes every so-manieth shard, and the first one waits for all and joins them.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from soda_jobs.context import DROPPED, ROWS, Context
+from soda_jobs.context import DROPPED, ROWS, Context, ShareDone
 from soda_jobs.records import dump_row
 
 Item = TypeVar("Item")
+WAIT_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,14 @@ async def map_rows(
 
     Returns counts: `items`, `rows`, `dropped`, and one `dropped_<reason>` for each reason seen. `work` raises
     for faults outside (the stage then ends, committed shards stay) and returns dropped items for bad replies.
+    ShareDone when other processes have the rest, and joining is another's. Progress is that of the own part.
     """
     starts = range(0, len(items), shard_size)
+    own = starts[context.share.index :: context.share.count]
     committed = set(context.shards.done())
-    done = sum(len(items[start : start + shard_size]) for start in starts if _name(start) in committed)
-    context.progress(unit, done, len(items))
+    total = sum(len(items[start : start + shard_size]) for start in own)
+    done = sum(len(items[start : start + shard_size]) for start in own if _name(start) in committed)
+    context.progress(unit, done, total)
     slots = asyncio.Semaphore(in_flight)
 
     async def one(item: Item) -> Outcome:
@@ -52,7 +57,7 @@ async def map_rows(
         async with slots:
             outcome = await work(item)
         done += 1
-        context.progress(unit, done, len(items))
+        context.progress(unit, done, total)
         return outcome
 
     async def shard(start: int) -> None:
@@ -60,7 +65,11 @@ async def map_rows(
         data = "".join(_lines(outcomes)).encode()
         await asyncio.to_thread(context.shards.commit, _name(start), data)
 
-    await _all(shard(start) for start in starts if _name(start) not in committed)
+    await _all(shard(start) for start in own if _name(start) not in committed)
+    if not context.share.is_first:
+        raise ShareDone
+    while context.share.count > 1 and not {_name(start) for start in starts} <= set(context.shards.done()):
+        await asyncio.sleep(WAIT_SECONDS)
     return _join([context.shards.read(_name(start)) for start in starts], context, len(items))
 
 

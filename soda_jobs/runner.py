@@ -3,6 +3,7 @@
     SODA_STAGE     JSON of the stage: run, stage, kind, round, key, settings, inputs (made by plan.py)
     SODA_SERVICES  JSON {role: URL} of the servers it may talk to
     SODA_RESULT    a file for the result (a pod's termination message), under 4 KiB
+    SODA_PODS      how many processes share the stage (1), and JOB_COMPLETION_INDEX which of them this is (0)
 
 The same code runs in a pod and under `soda run`; it never learns which.
 """
@@ -14,6 +15,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from soda_jobs.artifacts import Artifacts, Manifest
-from soda_jobs.context import ROWS, Context, Input, Summary
+from soda_jobs.context import ROWS, Context, Input, Share, ShareDone, Summary
 from soda_jobs.errors import Retry
 from soda_jobs.job import run_job
 from soda_jobs.log import event, progress
@@ -71,7 +73,13 @@ def run(task: Task) -> dict[str, Any]:
     started = time.monotonic()
     event("stage_started", stage=task.stage, kind=task.kind, round=task.round, key=task.key)
     folders = _folders(task.key)
-    summary = _call(task, artifacts, folders)
+    try:
+        summary = _call(task, artifacts, folders)
+    except ShareDone:
+        if artifacts.find(task.key) is not None:  # all was joined while we did again what was there already
+            artifacts.shards(task.key).clear()
+        event("share_done", stage=task.stage)
+        return {"state": "shared"}
     manifest = artifacts.commit(
         task.key,
         folders.out,
@@ -117,9 +125,16 @@ def _call(task: Task, artifacts: Artifacts, folders: Folders) -> Summary:
         services=json.loads(os.environ.get("SODA_SERVICES", "{}")),
         shards=artifacts.shards(task.key),
         progress=lambda unit, done, total: progress(unit, done, total, stage=task.stage),
+        share=share_of(os.environ),
     )
     summary: Summary = module.run(settings, context)
     return summary
+
+
+def share_of(environment: Mapping[str, str]) -> Share:
+    """The part of a shared stage that is this process's."""
+    count = int(environment.get("SODA_PODS", "1"))
+    return Share(int(environment.get("JOB_COMPLETION_INDEX", "0")), count) if count > 1 else Share()
 
 
 def _fetch(artifacts: Artifacts, item: TaskInput) -> Input:

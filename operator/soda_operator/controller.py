@@ -24,13 +24,14 @@ from soda_operator.decision import Decision, Raw, Ref
 from soda_operator.faults import Fault
 from soda_operator.lease import Lease
 from soda_operator.notes import notes
-from soda_operator.observed import Job, Observed, Warned
+from soda_operator.observed import Job, Observed, Pod, Warned
 from soda_operator.reconcile import reconcile
 from soda_operator.summary import TERMINAL
 from soda_operator.surroundings import Surroundings
 from soda_operator.work_queue import Key, WorkQueue
 
 WORKERS: Final = 8
+ASKS: Final = 8  # questions about warnings and progress at once
 STARTING_SECONDS: Final = 5.0  # how often a run with something that has not started is looked at
 RUNNING_SECONDS: Final = 15.0
 GARBAGE_SECONDS: Final = 2.0
@@ -47,6 +48,8 @@ class Controller:
         self._accepted: dict[Key, tuple[tuple[str, int], Accepted | Fault]] = {}
         self._around: dict[Key, Surroundings] = {}
         self._applied: dict[Key, dict[str, str]] = {}
+        self._asking: dict[Key, asyncio.Task[None]] = {}
+        self._asks = asyncio.Semaphore(ASKS)
         self._unseen: dict[tuple[str, str, str], int] = {}  # versions that a list found before any watch
 
     async def work(self) -> None:
@@ -92,14 +95,30 @@ class Controller:
             self.queue.add_later(key, GARBAGE_SECONDS)
             return
         own = {name: job for name, job in seen.items() if job.owner == uid}
-        if (resource.get("status") or {}).get("state") not in TERMINAL:
-            await around.refresh(self._cluster, key[0], (own, pods), now)
+        is_over = (resource.get("status") or {}).get("state") in TERMINAL
+        if not is_over:
+            await around.last_words(self._cluster, key[0], own, pods, now)
         observed = Observed(own, pods, around.warnings, around.progress, around.refused)
         decision = reconcile(resource, self._accept(key, resource), observed, self._config, now)
         await self._act(key, resource, decision, around, observed)
         if decision.again is not None:
             self.queue.add_later(key, decision.again)
+        if not is_over and key not in self._asking:
+            self._asking[key] = asyncio.create_task(self._ask(key, around, own, pods, now))
         self._look_soon(key, observed)
+
+    async def _ask(
+        self, key: Key, around: Surroundings, jobs: Mapping[str, Job], pods: Mapping[str, Pod], now: float
+    ) -> None:
+        """What no watch tells, beside the looks; news is a reason to look again."""
+        try:
+            async with self._asks:
+                if await around.refresh(self._cluster, key[0], jobs, pods, now):
+                    self.queue.add(key)
+        except SodaError as error:  # it is asked again when it is due
+            event("not_told", namespace=key[0], run=key[1], error=str(error))
+        finally:
+            del self._asking[key]
 
     async def _is_in_the_way(self, key: Key, uid: str, jobs: Mapping[str, Job]) -> bool:
         """Whether an earlier run of this name is still being removed. Its Jobs are ours to remove: the garbage

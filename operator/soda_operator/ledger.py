@@ -13,7 +13,7 @@ from soda_jobs.names import ATTEMPT_MAX, job_name
 from soda_jobs.spec import Spec
 from soda_operator.config import Config
 from soda_operator.faults import Fault, failure, fault, waiting
-from soda_operator.observed import Job, Observed, Pod, epoch, stamp
+from soda_operator.observed import Job, Observed, Pod, Progress, epoch, stamp
 from soda_operator.status import MESSAGE_MAX, StageStatus
 
 ATTEMPTS: Final = 3  # Jobs of one stage, each with a few pods of its own, before a failure that may pass is final
@@ -46,7 +46,7 @@ def advance(row: StageStatus, name: str, observed: Observed, config: Config, now
         row.gpu_seconds += used(job, now)
         return None
     begun = (pod.started for pod in pods if pod.started is not None)  # after hours in a queue, perhaps
-    last = max((job.created, *begun, *(item.at for item in _progress(observed, name))))
+    last = max((job.created, *begun, *(part.at for part in _progress(pods, observed))))
     if row.state == "running" and now - last > config.progress_seconds:
         fail(row, fault("NoProgress", f"Job {name}", f"the last was {int(now - last)} s ago"), now)
         row.gpu_seconds += used(job, now)
@@ -83,8 +83,11 @@ def _observe(row: StageStatus, job: Job, pods: Sequence[Pod], observed: Observed
     why = None if is_running else why_waiting(job, pods, observed, now)
     if why is not None:
         row.reason, row.message = why.reason, why.message[:MESSAGE_MAX]
-    for item in _progress(observed, job.name):
-        row.done, row.total = item.done, item.total
+    parts = _progress(pods, observed)
+    if parts:  # of pods that share the rows
+        totals = [part.total for part in parts if part.total is not None]
+        row.done = sum(part.done for part in parts)
+        row.total = sum(totals) if len(totals) == len(parts) else None
 
 
 def why_waiting(job: Job, pods: Sequence[Pod], observed: Observed, now: float) -> Fault | None:
@@ -158,6 +161,7 @@ def used(job: Job, now: float) -> int:
     return int(job.gpus * max(0.0, (job.ended or now) - (job.started or now)))
 
 
-def _progress(observed: Observed, name: str) -> list[Any]:
-    found = observed.progress.get(name)
-    return [found] if found else []
+def _progress(pods: Sequence[Pod], observed: Observed) -> list[Progress]:
+    """Of each pod that runs or has done its part."""
+    counted = [pod.name for pod in pods if pod.phase in ("Running", "Succeeded")]
+    return [observed.progress[name] for name in counted if name in observed.progress]

@@ -31,8 +31,10 @@ def stage_job(owner: Owner, command: Command, attempt: int) -> Raw:
     gpus = spec.training.gpus_per_node if role == "train" else 0
     urls = {command.service.role: url(owner, command.service)} if command.service else {}
     env = {**command.env, "SODA_SERVICES": json.dumps(urls)}
+    if command.pods > 1:
+        env["SODA_PODS"] = str(command.pods)
     work = Work(role=role, image=command.image, argv=command.argv, env=env, stage=command.stage, gpus=gpus)
-    return _job(owner, work, job_name(owner.name, command.stage, attempt), RETRIES, 1)
+    return _job(owner, work, job_name(owner.name, command.stage, attempt), RETRIES * command.pods, command.pods)
 
 
 def task_job(owner: Owner, task: str, env: Mapping[str, str], attempt: int) -> Raw:

@@ -98,7 +98,7 @@ class Observed:
     jobs: Mapping[str, Job] = field(default_factory=dict)
     pods: Mapping[str, Pod] = field(default_factory=dict)
     warnings: Mapping[str, tuple[Warned, ...]] = field(default_factory=dict)  # by the name of the Job or pod
-    progress: Mapping[str, Progress] = field(default_factory=dict)  # by the name of the Job
+    progress: Mapping[str, Progress] = field(default_factory=dict)  # by the name of the pod
     refused: Mapping[str, Warned] = field(default_factory=dict)  # objects the API server would not create
 
     def pods_of(self, job: str) -> list[Pod]:

@@ -30,40 +30,41 @@ class Surroundings:
     refused: dict[str, Warned] = field(default_factory=dict)
     _asked: dict[str, float] = field(default_factory=dict)
 
-    async def refresh(
-        self,
-        cluster: Cluster,
-        namespace: str,
-        seen: tuple[Mapping[str, Job], dict[str, Pod]],
-        now: float,
+    async def last_words(
+        self, cluster: Cluster, namespace: str, jobs: Mapping[str, Job], pods: dict[str, Pod], now: float
     ) -> None:
-        """Ask for what is due, about what is there now; forget what is gone."""
-        jobs, pods = seen  # `pods` is filled up
+        """Fill up `pods` with how they ended, where their watch is behind that of Jobs. Before a decision."""
         names = {*jobs, *pods}
         for table in (self.warnings, self.progress, self._asked):
             for name in [name for name in table if name.partition("/")[0] not in names]:
                 del table[name]
         for job in jobs.values():
             own = [pod for pod in pods.values() if pod.job == job.name]
-            if job.outcome and not any(pod.exit_code is not None for pod in own):
-                await self._ask_last_words(cluster, namespace, job, pods, now)
-            if job.outcome or job.is_deleting:
-                continue
             if own:
                 self.warnings.pop(job.name, None)  # what kept it from a pod is over
+            is_late = now - (job.ended or now) >= LATE_SECONDS
+            if not job.outcome or is_late or any(pod.exit_code is not None for pod in own):
+                continue
+            if self._is_due(f"{job.name}/end", WARNINGS_SECONDS, now):
+                selector = f"{JOB_NAME_LABEL}={job.name}"
+                async for raw in cluster.list("Pod", namespace, labelSelector=selector):
+                    pods[raw["metadata"]["name"]] = observed.pod(raw)
+
+    async def refresh(
+        self, cluster: Cluster, namespace: str, jobs: Mapping[str, Job], pods: Mapping[str, Pod], now: float
+    ) -> bool:
+        """Ask for what is due, about what is there now. True when there is news. After a decision: a log may take
+        seconds, and what a run has to do must not wait for it."""
+        before = (dict(self.warnings), dict(self.progress))
+        for job in jobs.values():
+            if job.outcome or job.is_deleting:
+                continue
+            own = [pod for pod in pods.values() if pod.job == job.name]
             if not own and now - job.created > PATIENCE_SECONDS and self._is_due(job.name, WARNINGS_SECONDS, now):
                 self.warnings[job.name] = await _why_no_pod(cluster, namespace, job)
             for pod in own:
                 await self._ask_pod(cluster, namespace, job, pod, now)
-
-    async def _ask_last_words(
-        self, cluster: Cluster, namespace: str, job: Job, pods: dict[str, Pod], now: float
-    ) -> None:
-        """How a Job's pods ended, when the watch of pods is behind that of Jobs."""
-        if now - (job.ended or now) < LATE_SECONDS and self._is_due(f"{job.name}/end", WARNINGS_SECONDS, now):
-            selector = f"{JOB_NAME_LABEL}={job.name}"
-            async for raw in cluster.list("Pod", namespace, labelSelector=selector):
-                pods[raw["metadata"]["name"]] = observed.pod(raw)
+        return before != (self.warnings, self.progress)
 
     async def _ask_pod(self, cluster: Cluster, namespace: str, job: Job, pod: Pod, now: float) -> None:
         is_stuck = pod.phase == "Pending" and pod.node and now - pod.created > PATIENCE_SECONDS
@@ -72,7 +73,7 @@ class Surroundings:
         if job.stage and pod.phase == "Running" and self._is_due(pod.name, PROGRESS_SECONDS, now):
             found = last_progress(await cluster.log_tail(namespace, pod.name))
             if found is not None:
-                self.progress[job.name] = found
+                self.progress[pod.name] = found
 
     def _is_due(self, name: str, seconds: float, now: float) -> bool:
         if now - self._asked.get(name, 0.0) < seconds:

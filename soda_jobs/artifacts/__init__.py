@@ -60,6 +60,9 @@ class Shards:
         """Keep `data` unless the shard exists already; True if it was kept."""
         return self._store.put_if_absent(self._prefix + name, data)
 
+    def clear(self) -> None:
+        self._store.delete(self._prefix)
+
 
 class Artifacts:
     """The artifacts of one store, with a local cache. Usable from several threads and processes at once.

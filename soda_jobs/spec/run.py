@@ -79,6 +79,9 @@ class Spec(Block):
     """Where models and datasets named by a hub id come from."""
     pods: Pods = Pods()
     """Where and how the run's pods run in a cluster."""
+    parallelism: Annotated[int, Field(ge=1, le=256)] = 1
+    """Pods that share each stage which works row by row (generate, execute, judge) in a cluster. What comes out is
+    the same for any number."""
     queue: DnsLabel | None = None
     """Kueue LocalQueue in which the run's Jobs wait. Null: none."""
     priority: DnsLabel | None = None

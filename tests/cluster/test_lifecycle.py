@@ -113,6 +113,16 @@ async def test_suspend_and_resume(field: Field) -> None:
     assert all(digests(status)[name] == digests(held)[name] for name in done)
 
 
+async def test_pods_share_the_stages_that_work_row_by_row(field: Field) -> None:
+    await field.apply(tiny_run(parallelism=3))
+    status = await field.ended("Succeeded", "Failed")
+    assert status["state"] == "Succeeded", status["message"]
+    jobs = {job["metadata"]["labels"].get(STAGE_LABEL): job["spec"] for job in await field.all("Job")}
+    shared = {stage for stage, spec in jobs.items() if stage and spec["completions"] == spec["parallelism"] == 3}
+    assert shared == {stage for stage in jobs if stage and "correct" in stage}
+    assert all(row["digest"] for row in status["stages"] if row["name"] in shared)
+
+
 async def test_cancel_then_retry(field: Field) -> None:
     field.player.ends = stays("r1-correct")
     await field.apply(tiny_run())

@@ -2,11 +2,12 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from soda_jobs.context import Context
+from soda_jobs.context import Context, Share, ShareDone
 from soda_jobs.errors import Retry
 from soda_jobs.records import read_rows
 from soda_jobs.rows import Outcome, map_rows
@@ -103,3 +104,25 @@ async def test_no_more_items_are_in_flight_than_asked_for(tmp_path: Path) -> Non
 
     await map_rows(range(50), count, context=context(tmp_path, MemoryShards()), unit="rows", in_flight=4)
     assert most == 4
+
+
+async def test_processes_that_share_the_items_ask_for_each_once(tmp_path: Path) -> None:
+    shards, asked = MemoryShards(), []
+
+    async def note(item: int) -> Outcome:
+        asked.append(item)
+        return await slow_square(item)
+
+    async def part(index: int) -> dict[str, int]:
+        own = replace(context(tmp_path, shards), share=Share(index, 3))
+        return await map_rows(range(100), note, context=own, unit="rows", shard_size=7)
+
+    first, *others = await asyncio.gather(*map(part, range(3)), return_exceptions=True)
+    assert [type(other) for other in others] == [ShareDone, ShareDone]
+    assert sorted(asked) == list(range(100))
+    shared = (tmp_path / "out/rows.jsonl").read_bytes()
+    alone = await map_rows(
+        range(100), slow_square, context=context(tmp_path, MemoryShards()), unit="rows", shard_size=7
+    )
+    assert first == alone
+    assert shared == (tmp_path / "out/rows.jsonl").read_bytes()
