@@ -69,6 +69,8 @@ lock:  ## pin every extra again, with hashes
 	for language in javascript go; do \
 	  uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 \
 	    requirements/sandbox-$$language.in -o requirements/sandbox-$$language.txt || exit 1; done
+	cd requirements/sandbox-typescript && rm -f package-lock.json && \
+	  npm install --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund
 	uv pip compile --quiet --generate-hashes --no-header --python-version 3.11 \
 	  --python-platform x86_64-manylinux_2_28 --override requirements/vllm-cpu-test.overrides \
 	  requirements/vllm-cpu-test.in -o requirements/vllm-cpu-test.txt

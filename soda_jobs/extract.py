@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,10 +20,14 @@ _TAGS: Final[Mapping[str, tuple[str, ...]]] = {
     "c": ("c", "c99", "c11", "c17", "ansi-c", "gcc"),
     "cpp": ("cpp", "c++", "cxx", "cc", "hpp", "cplusplus", "c++11", "c++14", "c++17", "c++20", "g++"),
     "go": ("go", "golang"),
+    "typescript": ("typescript", "ts", "mts", "cts", "tsx"),
+    "rust": ("rust", "rs", "rust2021"),
+    "ruby": ("ruby", "rb", "irb"),
 }
+_ALWAYS: Final = ("python", "java", "javascript", "c", "cpp", "go")  # those of SODA 3.3.2
 _LANGUAGE_OF: Final = {tag: language for language, tags in _TAGS.items() for tag in tags}
 _NO_TAG: Final = frozenset(("", "code", "text", "txt", "plain", "plaintext", "none", "solution", "program"))
-_ALSO_READS: Final[Mapping[str, tuple[str, ...]]] = {"cpp": ("c",)}
+_ALSO_READS: Final[Mapping[str, tuple[str, ...]]] = {"cpp": ("c",), "typescript": ("javascript",)}
 
 _ANSI: Final = re.compile(r"\x1b\[[0-9;?]{0,16}[A-Za-z]")
 _FENCE: Final = re.compile(r"([ \t]*)(`{3,}|~{3,})([^`\n]*)")
@@ -46,6 +50,16 @@ _LOOKS: Final[Mapping[str, re.Pattern[str]]] = {
         r"^[ \t]*(?:def|class|from|import|return|for|while|if|print|assert|with|try)\b|^\w+[ \t]*=[^=]",
         re.MULTILINE,
     ),
+    "typescript": re.compile(
+        r"\bconsole\.log\(|^(?:export |async )*function\b"
+        r"|^(?:export )?(?:const|let|interface|type|enum)[ \t]+[\w{\[]"
+        r"|[\w)][ \t]*:[ \t]*(?:number|string|boolean)\b",
+        re.MULTILINE,
+    ),
+    "rust": re.compile(
+        r"^(?:pub(?:\([a-z]+\))? )?(?:fn|struct|enum|impl|trait|use|mod)\b|\blet mut\b", re.MULTILINE
+    ),
+    "ruby": re.compile(r"^[ \t]*(?:def|class|module|require|puts|end)\b", re.MULTILINE),
 }
 
 
@@ -65,8 +79,10 @@ class _Block:
     is_closed: bool
 
 
-def extract(text: str, *, language: str | None = None, entry_point: str | None = None) -> Extracted:
-    """The program in `text`: in `language` when given, else in any of the six that soda executes.
+def extract(
+    text: str, *, language: str | None = None, entry_point: str | None = None, also: Collection[str] = ()
+) -> Extracted:
+    """The program in `text`: in `language` when given, else in any of SODA's six or of those in `also`.
 
     Without a fence the whole text counts when a language is asked for and the text looks like it; then nothing is
     cut, so that the continuation of a prompt keeps its indentation.
@@ -77,7 +93,8 @@ def extract(text: str, *, language: str | None = None, entry_point: str | None =
         if language is not None and _looks_like(text, language):
             return Extracted(language, text, True)
         return Extracted(None, "", True)
-    found = [(name, block) for block in blocks if (name := _language(block, language)) is not None]
+    known = (*_ALWAYS, *also) if language is None else (language,)
+    found = [(name, block) for block in blocks if (name := _language(block, language, known)) is not None]
     if not found:
         return Extracted(None, "", all(block.is_closed for block in blocks))
     name, block = next((pair for pair in found if entry_point and _defines(pair[1].code, entry_point)), found[0])
@@ -138,15 +155,15 @@ def _closes(line: str, fence: str) -> bool:
     return len(bare) >= len(fence) and not bare.strip(fence[0])
 
 
-def _language(block: _Block, wanted: str | None) -> str | None:
-    """The language to run a block in; None when it is not one that is wanted."""
+def _language(block: _Block, wanted: str | None, known: Collection[str]) -> str | None:
+    """The language to run a block in; None when it is not one that is wanted, or known where none is."""
     if block.tag in _NO_TAG:
         if wanted is not None:
             return wanted
-        return next((name for name in _LOOKS if _looks_like(block.code, name)), None)
+        return next((name for name in _LOOKS if name in known and _looks_like(block.code, name)), None)
     name = _LANGUAGE_OF.get(block.tag)
     if wanted is None or name == wanted:
-        return name
+        return name if name in known else None
     return wanted if name in _ALSO_READS.get(wanted, ()) else None
 
 
@@ -172,8 +189,8 @@ def _parses(text: str) -> bool:
 
 
 def _defines(code: str, name: str) -> bool:
-    """Whether the code defines a function, class or variable of this name, in any of the six languages."""
+    """Whether the code defines a function, class or variable of this name, in any of the languages."""
     word = re.escape(name)
-    keyword = rf"\b(?:def|function\*?|func|class|const|let|var|interface|enum|record)[ \t]+{word}\b"
+    keyword = rf"\b(?:def|function\*?|func|fn|class|const|let|var|interface|enum|record)[ \t]+{word}\b"
     typed = rf"^[ \t]*(?!return\b|else\b|new\b)[A-Za-z_][\w<>:,*&\[\] \t]*[ \t*&]{word}[ \t]*\("
     return bool(re.search(rf"{keyword}|^{word}[ \t]*=|{typed}", code, re.MULTILINE))

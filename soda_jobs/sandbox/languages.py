@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from soda_jobs.sandbox import compilers, golang, runtimes, source
+from soda_jobs.sandbox import compilers, golang, ruby, runtimes, rust, source, typescript
 from soda_jobs.sandbox.diagnostics import Reading
 from soda_jobs.sandbox.source import Source
 from soda_jobs.sandbox.tools import path_of
@@ -24,15 +24,20 @@ _JVM: Final = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", f"
 _GCC: Final = ("-fdiagnostics-format=json", "-fmax-errors=3", "-w", "-pipe", "-fno-diagnostics-show-caret")
 
 
+_NODE_ENV: Final = (("NODE_DISABLE_COLORS", "1"), ("NO_UPDATE_NOTIFIER", "1"))
+
+
 @dataclass(frozen=True, slots=True)
 class Language:
     """One row.
 
-    tools           programs that must be installed; the first is the one to ask for its version
-    version         its arguments for that, and the version is the first number with a dot in the reply
+    tools           programs that must be installed
+    version         argv of the question for the version, which is the first number with a dot in the reply
     join            code and tests -> Source
     extra_files     files that the toolchain needs, made outside the jail from the Source
     links           links that it needs among them, name -> where it leads
+    shown           folders that it needs besides its tools' own
+    refuse          what is refused without asking the compiler, as if it had
     compile         argv of each step, in order
     run             argv for a memory limit in MiB
     read_compile    stderr (or stdout) of a failed step -> Reading
@@ -43,7 +48,7 @@ class Language:
     """
 
     tools: tuple[str, ...]
-    version: Argv
+    version: Callable[[], Argv]
     join: Callable[[str, str], Source]
     compile: Callable[[Source], tuple[Argv, ...]]
     run: Callable[[Source, int], Argv]
@@ -51,9 +56,15 @@ class Language:
     read_run: Callable[[str, int, bool], Reading]
     extra_files: Callable[[Source], dict[str, str]] = lambda joined: {}
     links: Callable[[], dict[str, str]] = dict
+    shown: Callable[[], Argv] = tuple
+    refuse: Callable[[Source], Reading | None] = lambda joined: None
     is_address_limited: bool = False
     overhead_mib: int = 0
     env: tuple[tuple[str, str], ...] = ()
+
+
+def _asking(tool: str, *words: str) -> Callable[[], Argv]:
+    return lambda: (path_of(tool), *words)
 
 
 def _nothing(joined: Source) -> tuple[Argv, ...]:
@@ -79,7 +90,8 @@ def _run_python(joined: Source, memory_mib: int) -> Argv:
 
 
 def _run_node(joined: Source, memory_mib: int) -> Argv:
-    return (path_of("node"), f"--max-old-space-size={memory_mib}", "--require", f"./{source.PRELOAD}", joined.main)
+    main = joined.main.replace(".ts", ".js").replace(".mts", ".mjs")  # TypeScript is run as what it was made into
+    return (path_of("node"), f"--max-old-space-size={memory_mib}", "--require", f"./{source.PRELOAD}", main)
 
 
 def _gcc(tool: str, standard: str, libraries: Argv) -> Callable[[Source], tuple[Argv, ...]]:
@@ -123,7 +135,7 @@ def _compile_go(joined: Source) -> tuple[Argv, ...]:
 LANGUAGES: Final[Mapping[str, Language]] = {
     "python": Language(
         tools=("python",),
-        version=("--version",),
+        version=_asking("python", "--version"),
         join=source.join_python,
         compile=_nothing,
         run=_run_python,
@@ -136,7 +148,7 @@ LANGUAGES: Final[Mapping[str, Language]] = {
     ),
     "java": Language(
         tools=("javac", "java"),
-        version=("-version",),
+        version=_asking("javac", "-version"),
         join=source.join_java,
         compile=_compile_java,
         run=_run_java,
@@ -146,18 +158,30 @@ LANGUAGES: Final[Mapping[str, Language]] = {
     ),
     "javascript": Language(
         tools=("node",),
-        version=("--version",),
+        version=_asking("node", "--version"),
         join=source.join_javascript,
         compile=_nothing,
         run=_run_node,
         read_compile=lambda text: Reading("syntax", text),
         read_run=runtimes.node_run,
         overhead_mib=128,
-        env=(("NODE_DISABLE_COLORS", "1"), ("NO_UPDATE_NOTIFIER", "1")),
+        env=_NODE_ENV,
+    ),
+    "typescript": Language(
+        tools=("node", "tsc"),
+        version=lambda: (path_of("node"), "-p", "require(process.argv[1]).version", path_of("tsc")),
+        join=typescript.join,
+        compile=typescript.compile_,
+        run=_run_node,
+        read_compile=typescript.read_compile,
+        read_run=runtimes.node_run,
+        extra_files=lambda joined: {typescript.CHECK: typescript.script()},
+        overhead_mib=128,
+        env=_NODE_ENV,
     ),
     "c": Language(
         tools=("gcc",),
-        version=("--version",),
+        version=_asking("gcc", "--version"),
         join=source.join_c,
         compile=_gcc("gcc", "gnu17", ("-lm",)),
         run=_run_native,
@@ -167,7 +191,7 @@ LANGUAGES: Final[Mapping[str, Language]] = {
     ),
     "cpp": Language(
         tools=("g++",),
-        version=("--version",),
+        version=_asking("g++", "--version"),
         join=source.join_cpp,
         compile=_gcc("g++", "gnu++17", ()),
         run=_run_native,
@@ -177,15 +201,38 @@ LANGUAGES: Final[Mapping[str, Language]] = {
     ),
     "go": Language(
         tools=("go",),
-        version=("version",),
+        version=_asking("go", "version"),
         join=source.join_go,
         compile=_compile_go,
         run=_run_native,
         read_compile=compilers.go_compile,
         read_run=runtimes.go_run,
         extra_files=_go_config,
+        shown=lambda: (str(golang.cache_folder()),),
         overhead_mib=64,
         env=(("GOMAXPROCS", str(CPUS)), ("GOTRACEBACK", "single")),
+    ),
+    "rust": Language(
+        tools=("rustc", "gcc"),
+        version=_asking("rustc", "--version"),
+        join=rust.join,
+        compile=rust.compile_,
+        run=rust.run,
+        read_compile=rust.read_compile,
+        read_run=rust.read_run,
+        refuse=rust.refuse,
+        is_address_limited=True,
+        env=(("RUST_BACKTRACE", "0"),),
+    ),
+    "ruby": Language(
+        tools=("ruby",),
+        version=_asking("ruby", "--version"),
+        join=ruby.join,
+        compile=_nothing,
+        run=ruby.run,
+        read_compile=lambda text: Reading("syntax", text),
+        read_run=ruby.read_run,
+        is_address_limited=True,
     ),
 }
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from soda_jobs.log import event
-from soda_jobs.sandbox import golang, tools
+from soda_jobs.sandbox import tools
 from soda_jobs.sandbox.diagnostics import Reading, clean
 from soda_jobs.sandbox.inside import BOX, Walls
 from soda_jobs.sandbox.jail import Ended, Jail, JailEnded, JailFault
@@ -60,6 +60,8 @@ def execute(program: Program, walls: Walls) -> Result:
         )
     try:
         joined = _join(program, language)
+        if reading := language.refuse(joined):
+            return Result(_verdict(program, reading.word, reading.phase, reading.detail))
         files = {**joined.files, **language.extra_files(joined)}
         content = {name: text.encode("utf-8", errors="surrogatepass") for name, text in files.items()}
         with Jail(walls, content, language.links(), shown=_shown(language)) as jail:
@@ -92,9 +94,8 @@ def _version(language: Language, walls: Walls) -> str | None:
     """Raises JailFault."""
     if any(tools.find(tool) is None for tool in language.tools):
         return None
-    argv = (tools.path_of(language.tools[0]), *language.version)
     with Jail(walls, {}, {}, shown=_shown(language)) as jail:
-        ended = jail.run(Job(argv, _env(language, jail.box), COMPILE_SECONDS, COMPILE_MIB << 20))
+        ended = jail.run(Job(language.version(), _env(language, jail.box), COMPILE_SECONDS, COMPILE_MIB << 20))
     return version_in(ended.stdout + ended.stderr) if ended.code == 0 else None
 
 
@@ -159,9 +160,7 @@ def _env(language: Language, box: str) -> dict[str, str]:
 
 def _shown(language: Language) -> tuple[str, ...]:
     folders = [folder for tool in language.tools for folder in tools.folders(tool)]
-    if "go" in language.tools:
-        folders.append(str(golang.cache_folder()))
-    return tuple(dict.fromkeys(folders))
+    return tuple(dict.fromkeys((*folders, *language.shown())))
 
 
 def find_walls(slot: int) -> Walls:

@@ -33,10 +33,14 @@ class Source:
 
 def without_comments(text: str) -> str:
     """C-like source with comments, strings and characters blanked; line breaks stay."""
-    return _TOKENS.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text)
+    return blanked(_TOKENS, text)
 
 
-def _tests_leave_by_themselves(tests: str) -> bool:
+def blanked(tokens: re.Pattern[str], text: str) -> str:
+    return tokens.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text)
+
+
+def tests_leave_by_themselves(tests: str) -> bool:
     return bool(_TESTS_EXIT.search(tests))
 
 
@@ -51,7 +55,7 @@ def join_python(code: str, tests: str) -> Source:
     if not tests:
         return Source({"main.py": code}, "main.py")
     code = _GUARD.sub("if False:", code)
-    parts = (code, _PYTHON_PROOF, tests) if _tests_leave_by_themselves(tests) else (code, tests, _PYTHON_PROOF)
+    parts = (code, _PYTHON_PROOF, tests) if tests_leave_by_themselves(tests) else (code, tests, _PYTHON_PROOF)
     return Source({"main.py": "\n\n".join(parts)}, "main.py", has_proof=True)
 
 
@@ -74,7 +78,7 @@ def join_javascript(code: str, tests: str) -> Source:
     is_module = bool(_MODULE.search(code) or _MODULE.search(tests)) and not _REQUIRE.search(code + tests)
     if tests:
         proof = "(await import('fs')).writeSync(3, '.');\n" if is_module else "require('fs').writeSync(3, '.');\n"
-        parts = (code, proof, tests) if _tests_leave_by_themselves(tests) else (code, tests, proof)
+        parts = (code, proof, tests) if tests_leave_by_themselves(tests) else (code, tests, proof)
         text, has_proof = "\n;\n".join(parts), True
     name = "main.mjs" if is_module else "main.js"
     return Source({name: text, PRELOAD: _PRELOAD_TEXT}, name, has_proof=has_proof)
@@ -116,7 +120,7 @@ def _join_c(code: str, tests: str, name: str, proof: str) -> Source:
     if _C_MAIN.search(without_comments(code)) and _C_MAIN.search(without_comments(tests)):
         code = f"#define main program_main\n#line 1\n{code}\n#undef main"
     text = f"{code}\n\n{tests}\n"
-    if _tests_leave_by_themselves(tests):
+    if tests_leave_by_themselves(tests):
         return Source({name: text}, name)
     return Source({name: text, proof: _C_PROOF}, name, has_proof=True)
 
@@ -156,7 +160,7 @@ def join_java(code: str, tests: str) -> Source:
         main = _main_class(tests) or main
     public = _public_types(text)
     files = {f"{public[0] if public else main or 'Main'}.java": text}
-    has_proof = bool(tests and main) and not _tests_leave_by_themselves(tests)
+    has_proof = bool(tests and main) and not tests_leave_by_themselves(tests)
     if has_proof:
         files["SodaProof.java"] = _JAVA_PROOF.format(main=main)
     has_entry = bool(main or tests)

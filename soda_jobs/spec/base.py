@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-Language = Literal["python", "java", "javascript", "c", "cpp", "go"]
-LANGUAGES: Final[tuple[Language, ...]] = ("python", "java", "javascript", "c", "cpp", "go")
+Language = Literal["python", "java", "javascript", "c", "cpp", "go", "typescript", "rust", "ruby"]
+LANGUAGES: Final[tuple[Language, ...]] = get_args(Language)
+SODA_LANGUAGES: Final[tuple[Language, ...]] = ("python", "java", "javascript", "c", "cpp", "go")
 
 
 class Block(BaseModel):

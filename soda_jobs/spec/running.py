@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from soda_jobs.spec.base import (
-    LANGUAGES,
+    SODA_LANGUAGES,
     Block,
     DnsName,
     HttpUrl,
@@ -19,14 +19,14 @@ from soda_jobs.spec.base import (
 )
 from soda_jobs.spec.models import Sampling
 
-Languages = Annotated[tuple[Language, ...], Field(min_length=1, max_length=6, strict=False)]
+Languages = Annotated[tuple[Language, ...], Field(min_length=1, max_length=9, strict=False)]
 BenchmarkName = Literal["humaneval", "mbpp", "tutor-heldout"]
 
 
 class Execution(Block):
     """Running what a model wrote, in a sandbox (SODA 3.3.2)."""
 
-    languages: Languages = LANGUAGES
+    languages: Languages = SODA_LANGUAGES
     """Languages that are executed; an answer in another one is `unsupported`. Default: SODA 3.3.2."""
     timeout_seconds: Annotated[int, Field(ge=1, le=600)] = 10
     """CPU seconds of one program. SODA's released runner waits 100; its programs have no tests and those that end
@@ -56,7 +56,7 @@ class Benchmark(Block):
     """Its file. Null: the copy that ships with soda or is published under its name."""
     limit: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Use only the first so many tasks. Null: all."""
-    languages: Annotated[tuple[Language, ...], Field(max_length=6, strict=False)] = ()
+    languages: Annotated[tuple[Language, ...], Field(max_length=9, strict=False)] = ()
     """Only these of its languages. Empty: those of `execution.languages`."""
 
 

@@ -60,7 +60,10 @@ async def _execute(
     async def work(completion: dict[str, Any]) -> Outcome:
         question = questions.get(completion["question_id"], {})
         found = extract(
-            completion["text"], language=question.get("language"), entry_point=question.get("entry_point")
+            completion["text"],
+            language=question.get("language"),
+            entry_point=question.get("entry_point"),
+            also=settings.languages,
         )
         if found.language not in settings.languages:
             return Outcome(rows=[_execution(settings, context.round, completion, found, UNSUPPORTED)])

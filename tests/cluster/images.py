@@ -25,6 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from soda_jobs.spec import LANGUAGES
 from tests import gobuild
 
 ROOT: Final = Path(__file__).parents[2]
@@ -33,7 +34,7 @@ NAMES: Final = (
     "operator",
     "jobs",
     "train",
-    *(f"sandbox-{language}" for language in ("python", "java", "javascript", "c", "cpp", "go")),
+    *(f"sandbox-{language}" for language in LANGUAGES),
 )
 # What the slim image of Debian leaves out, and what its package manager keeps off the disk.
 _LEFT_OUT: Final = ("usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale", "usr/share/lintian")
@@ -43,6 +44,7 @@ _DPKG: Final = "".join(f"path-exclude /{folder}/*\n" for folder in _LEFT_OUT) + 
 _RELEASE: Final = "bookworm"
 _SOURCES: Final = Path("/etc/apt/sources.list.d/debian.sources")
 _PIP_SETTINGS: Final = ("index-url", "extra-index-url", "trusted-host", "proxy", "default-timeout", "retries")
+_NPM_SETTINGS: Final = ("registry", "cafile", "proxy", "https-proxy")
 _APT_SETTINGS: Final = re.compile(r"^Acquire::(?:Check-|Retries|https?::).*", re.MULTILINE)
 _DIGEST: Final = "[0-9a-f]" * 12
 _CERTIFICATES: Final = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -175,6 +177,20 @@ def _machine_settings(folder: Path) -> Iterator[str]:
     pip = folder / "pip.conf"
     pip.write_text("\n".join(["[global]", *lines]) + "\n")
     yield f"{pip}:/etc/pip.conf:ro"
+    npm = folder / "npmrc"
+    npm.write_text("".join(f"{key}={value}\n" for key in _NPM_SETTINGS if (value := _npm_setting(key))))
+    yield f"{npm}:/usr/local/etc/npmrc:ro"
+
+
+def _npm_setting(key: str) -> str:
+    ""Nothing where npm is not installed or has no such setting; certificates lie where pip's do."""
+    if shutil.which("npm") is None:
+        return ""
+    done = subprocess.run(["npm", "config", "get", key], capture_output=True, text=True, check=False)
+    value = done.stdout.strip()
+    if key == "cafile" and _CERTIFICATES.exists():
+        return "/etc/pip-certificates.crt"
+    return "" if done.returncode or value in ("null", "undefined") else value
 
 
 def _buildah(*words: str, loud: bool = False) -> str:

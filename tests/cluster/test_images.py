@@ -20,7 +20,11 @@ from soda_jobs.sandbox.types import Program
 from tests.cluster import images
 
 SANDBOXES = [name for name in images.NAMES if name.startswith("sandbox-")]
-PINNED = {"javascript": "20.18.0", "go": "1.26.6"}  # in requirements/; the others come with Debian
+PINNED = {
+    "javascript": "20.18.0",
+    "go": "1.26.6",
+    "typescript": "5.9.3",
+}  # in requirements/; the others come with Debian
 # For each language a program that passes, one that does not, and the verdict on it.
 PROGRAMS = {
     "python": ("import distutils, sqlite3, ssl", "import numpy", "import"),
@@ -41,7 +45,15 @@ PROGRAMS = {
         "package main\nfunc main() { nothing() }",
         "name",
     ),
+    "typescript": ("const a: number = require('fs').readdirSync('/').length; export {};", "nothing();", "name"),
+    "rust": (
+        "use std::collections::HashMap; fn main() { HashMap::<i32, i32>::new(); }",
+        "fn main() { x }",
+        "name",
+    ),
+    "ruby": ("require 'json'; require 'test/unit'", "nothing", "name"),
 }
+ALSO = {"cpp": ["c"], "rust": ["c"], "typescript": ["javascript"]}  # what its toolchain is made of
 # What a container runtime does: the image is the root, read-only, with a /tmp of its own; then a stranger runs.
 ENTER = """
 root=$1; shift
@@ -162,7 +174,7 @@ def test_a_sandbox_runs_its_language_and_holds_nothing_else(image: Image) -> Non
         finally:
             process.kill()
     found = {name for name, version in ready["languages"].items() if version is not None}
-    assert found == {"python", language} | ({"c"} if language == "cpp" else set())
+    assert found == {"python", language, *ALSO.get(language, ())}
     assert ready["languages"][language] == PINNED.get(language, ready["languages"][language])
     assert {name: verdict.verdict for name, verdict in verdicts.items()} == {"good": "pass", "bad": word}, verdicts
 

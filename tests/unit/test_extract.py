@@ -27,9 +27,17 @@ def test_a_tag_names_its_language(tag: str, language: str) -> None:
     assert extract(fenced("x = 1\n", tag)) == Extracted(language, "x = 1\n", True)
 
 
-@pytest.mark.parametrize("tag", ["sql", "html", "bash", "json", "typescript", "php", "rust", "output"])
+@pytest.mark.parametrize("tag", ["sql", "html", "bash", "json", "typescript", "php", "rust", "ruby", "output"])
 def test_a_block_in_another_language_is_unsupported(tag: str) -> None:
     assert extract(f"Here you are:\n{fenced('select 1;', tag)}") == Extracted(None, "", True)
+
+
+@pytest.mark.parametrize(("tag", "language"), [("ts", "typescript"), ("rust", "rust"), ("rb", "ruby")])
+def test_a_language_beyond_sodas_six_counts_where_it_is_executed(tag: str, language: str) -> None:
+    text = f"{fenced('x', tag)}{fenced(ADD)}"
+    assert extract(text, also=[language]).language == language
+    assert extract(text, language=language).code == "x\n"
+    assert extract(text) == Extracted("python", ADD, True)
 
 
 def test_the_first_supported_block_is_taken() -> None:
@@ -52,13 +60,16 @@ def test_the_block_that_defines_the_entry_point_comes_first() -> None:
         ("js", "const add = (a, b) => a + b;\n"),
         ("js", "function add(a) {}\n"),
         ("go", "func add(a int) int {\n}\n"),
+        ("rust", "pub fn add(a: i32) -> i32 {\n}\n"),
+        ("ruby", "def add(a)\nend\n"),
+        ("ts", "const add = (a: number): number => a;\n"),
         ("python", "class add:\n    pass\n"),
         ("python", "async def add(a):\n    pass\n"),
     ],
 )
 def test_definitions_are_seen_in_every_language(tag: str, code: str) -> None:
     text = f"{fenced('return add(1, 2);', tag)}{fenced(code, tag)}"
-    assert extract(text, entry_point="add").code == code
+    assert extract(text, entry_point="add", also=["rust", "ruby", "typescript"]).code == code
 
 
 def test_the_wanted_language_is_taken_though_another_comes_first() -> None:

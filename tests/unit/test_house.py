@@ -84,7 +84,7 @@ def hosts_named(text: str) -> list[str]:
 
 def test_only_the_base_image_names_where_it_comes_from() -> None:
     dockerfiles = sorted((ROOT / "images").glob("*/Dockerfile"))
-    files = [*dockerfiles, *sorted((ROOT / "requirements").iterdir())]
+    files = [*dockerfiles, *sorted(path for path in (ROOT / "requirements").rglob("*") if path.is_file())]
     named = {f"{path.relative_to(ROOT)}": set(hosts_named(path.read_text())) for path in files}
     bases = {f"{path.relative_to(ROOT)}": {"docker.io"} for path in dockerfiles}
     assert named == {**{name: set() for name in named}, **bases}

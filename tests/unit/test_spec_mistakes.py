@@ -124,9 +124,9 @@ MISTAKES: list[tuple[Edit, str, list[str]]] = [
         "spec.student.sampling.temperature",
         ["3 is", "a number from 0 to 2"],
     ),
-    ({"spec.execution.languages": ["rust"]}, "spec.execution.languages[0]", ["rust", "python, java, javascript"]),
-    ({"spec.execution.languages": []}, "spec.execution.languages", ["[] is", "1 to 6 items: python, java"]),
-    ({"spec.execution.languages": "python"}, "spec.execution.languages", ['"python" is', "a list of 1 to 6"]),
+    ({"spec.execution.languages": ["php"]}, "spec.execution.languages[0]", ["php", "python, java, javascript"]),
+    ({"spec.execution.languages": []}, "spec.execution.languages", ["[] is", "1 to 9 items: python, java"]),
+    ({"spec.execution.languages": "python"}, "spec.execution.languages", ['"python" is', "a list of 1 to 9"]),
     ({"spec.execution.timeoutSeconds": 0}, "spec.execution.timeoutSeconds", ["0 is", "from 1 to 600"]),
     ({"spec.execution.memoryMiB": 8}, "spec.execution.memoryMiB", ["8 is", "from 64 to 65536"]),
     (
