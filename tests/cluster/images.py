@@ -183,7 +183,7 @@ def _machine_settings(folder: Path) -> Iterator[str]:
 
 
 def _npm_setting(key: str) -> str:
-    ""Nothing where npm is not installed or has no such setting; certificates lie where pip's do."""
+    """Nothing where npm is not installed or has no such setting; certificates lie where pip's do."""
     if shutil.which("npm") is None:
         return ""
     done = subprocess.run(["npm", "config", "get", key], capture_output=True, text=True, check=False)
