@@ -36,7 +36,8 @@ class JailEnded(JailFault):
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a job ended. `limit`: what we stopped it for; `is_certain`: an idle machine would not have helped.
+    """How a job ended. `limit`: what we stopped it for; `is_certain`: an idle machine would not have helped, `is_idle`:
+    because it slept or waited for most of its time.
 
     `code` is the exit code, or minus the signal's number; `stdout` and `stderr` keep the first and last 64 KiB.
     `returned` is all that the job asked for.
@@ -51,6 +52,7 @@ class Ended:
     stderr: str
     seconds: float
     returned: bytes = b""
+    is_idle: bool = False
 
 
 class Jail:
@@ -113,19 +115,8 @@ class Jail:
                 writers.append(writer)
                 selector.register(reader, selectors.EVENT_READ, output)
             selector.register(self._control, selectors.EVENT_READ)
-            given = _given(job.stdin)
-            message = {
-                "argv": job.argv,
-                "env": dict(job.env),
-                "cpu_seconds": int(job.seconds * 4) + 10,  # a net below the watch
-                "address_bytes": job.address_bytes,
-            }
             started = time.monotonic()
-            try:
-                socket.send_fds(self._control, [json.dumps(message).encode()], [given, *writers])
-            finally:
-                for handle in (given, *writers):
-                    os.close(handle)
+            self._send(job, [_given(job.stdin), *writers])
             watch = Watch(self._init, job, outputs, self._folder)
             reply = self._watch(selector, watch)
             seconds = time.monotonic() - started
@@ -141,7 +132,29 @@ class Jail:
             stderr=stderr.text(),
             seconds=seconds,
             returned=bytes({"": b"", "stdout": stdout.head, "observations": proof.head}[job.returns]),
+            is_idle=watch.is_idle,
         )
+
+    def start(self, job: Job, stdin: int, stdout: int) -> None:
+        """Start a job that stays, such as a warm compiler, on these pipes of the caller's, which are closed here.
+
+        Nothing watches it but its resource limits; it ends with the jail.
+        """
+        silent = [os.open("/dev/null", os.O_WRONLY) for _ in range(2)]
+        self._send(job, [stdin, stdout, *silent])
+
+    def _send(self, job: Job, handles: list[int]) -> None:
+        message = {
+            "argv": job.argv,
+            "env": dict(job.env),
+            "cpu_seconds": int(job.seconds * 4) + 10,  # a net below the watch
+            "address_bytes": job.address_bytes,
+        }
+        try:
+            socket.send_fds(self._control, [json.dumps(message).encode()], handles)
+        finally:
+            for handle in handles:
+                os.close(handle)
 
     def _watch(self, selector: selectors.BaseSelector, watch: Watch) -> dict[str, Any]:
         while True:
