@@ -36,8 +36,8 @@ class JailEnded(JailFault):
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a job ended. `limit`: what we stopped it for; `is_certain`: an idle machine would not have helped, `is_idle`:
-    because it slept or waited for most of its time.
+    """How a job ended. `limit`: what we stopped it for; `is_certain`: an idle machine would not have helped;
+    `is_idle`: it slept or waited for most of its time.
 
     `code` is the exit code, or minus the signal's number; `stdout` and `stderr` keep the first and last 64 KiB.
     `returned` is all that the job asked for.

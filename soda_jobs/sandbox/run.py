@@ -41,10 +41,12 @@ _NO_ENTRY: Final = "compiled; there is no entry point to run"
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """`is_final` is False when a busy machine may be the cause: run it again, alone, before believing it."""
+    """`is_final` is False when a busy machine may be the cause: run it again, alone, before believing it.
+    `is_idle`: it slept or waited for most of its time."""
 
     verdict: Verdict
     is_final: bool = True
+    is_idle: bool = False
 
 
 def execute(program: Program, walls: Walls) -> Result:
@@ -146,7 +148,7 @@ def _result(program: Program, reading: Reading, ended: Ended, box: str, seconds:
     verdict = _verdict(program, reading.word, reading.phase, clean(detail, box), seconds)
     if ended.returned:
         verdict = replace(verdict, returned=b64encode(ended.returned).decode())
-    return Result(verdict, is_final=ended.limit != "time" or ended.is_certain)
+    return Result(verdict, is_final=ended.limit != "time" or ended.is_certain, is_idle=ended.is_idle)
 
 
 def _verdict(program: Program, word: str, phase: Phase, detail: str, seconds: float = 0.0) -> Verdict:

@@ -53,6 +53,9 @@ class Program:
 
     `returns` asks for what the program said, to be judged outside: "stdout", or "observations", where `tests` is a
     driver that runs the file `program.py` and writes to descriptor 3. Such a program passes by ending with 0.
+
+    `reference_seconds` is what a right program takes; then the limit is ten times that, no less than its language
+    needs to start and no more than `timeout_seconds`.
     """
 
     id: str
@@ -64,6 +67,7 @@ class Program:
     memory_mib: int = 1024
     rules: Rules = "benchmark"
     returns: Returns = ""
+    reference_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,18 +132,17 @@ def program_from_dict(row: Any, *, field: str) -> Program:
         raise InvalidInput(f"{row['rules']!r} is not one of benchmark, feedback", field=f"{field}.rules")
     if row.get("returns", "") not in ("", "observations", "stdout"):
         raise InvalidInput(f"{row['returns']!r} is not one of observations, stdout", field=f"{field}.returns")
-    seconds, memory = row.get("timeout_seconds", 10.0), row.get("memory_mib", 1024)
-    if not _is_number(seconds, int, float) or not 0 < seconds <= MAX_SECONDS:
-        raise InvalidInput(
-            f"{_short(seconds)} is not a number of seconds above 0 and up to {MAX_SECONDS:g}",
-            field=f"{field}.timeout_seconds",
-        )
+    seconds = _seconds(row.get("timeout_seconds", 10.0), f"{field}.timeout_seconds")
+    reference = row.get("reference_seconds", 0.0)
+    if reference != 0 or isinstance(reference, bool):
+        reference = _seconds(reference, f"{field}.reference_seconds")
+    memory = row.get("memory_mib", 1024)
     if not _is_number(memory, int) or not MEMORY_MIB[0] <= memory <= MEMORY_MIB[1]:
         raise InvalidInput(
             f"{_short(memory)} is not a whole number of MiB from {MEMORY_MIB[0]} to {MEMORY_MIB[1]}",
             field=f"{field}.memory_mib",
         )
-    return Program(**{**row, "timeout_seconds": float(seconds)})
+    return Program(**{**row, "timeout_seconds": seconds, "reference_seconds": float(reference)})
 
 
 def verdict_from_dict(row: Any) -> Verdict:
@@ -151,6 +154,13 @@ def verdict_from_dict(row: Any) -> Verdict:
     if verdict.verdict not in VERDICTS:
         raise InvalidInput(f"{verdict.verdict!r} is not one of {', '.join(VERDICTS)}", field="sandbox.verdict")
     return verdict
+
+
+def _seconds(value: Any, field: str) -> float:
+    if not _is_number(value, int, float) or not 0 < value <= MAX_SECONDS:
+        accepted = f"a number of seconds above 0 and up to {MAX_SECONDS:g}"
+        raise InvalidInput(f"{_short(value)} is not {accepted}", field=field)
+    return float(value)
 
 
 def _is_number(value: Any, *types: type) -> bool:

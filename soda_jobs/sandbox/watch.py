@@ -18,6 +18,7 @@ KEPT_BYTES: Final = 1 << 16
 TICK_SECONDS: Final = 0.025
 BUSY_FACTOR: Final = 10.0  # wall time over own time at which we stop waiting for a CPU
 _SIZE_TICKS: Final = 20
+_IDLE_SHARE: Final = 0.9
 
 Limit = Literal["time", "memory", "processes", "output", "disk"]
 
@@ -66,7 +67,7 @@ class Watch:
         self._started = self._last = time.monotonic()
         self._idle, self._ticks = 0.0, 0
         self.limit: Limit | None = None
-        self.is_certain = False
+        self.is_certain = self.is_idle = False
 
     def is_over(self) -> bool:
         if sum(output.size for output in self._outputs) > OUTPUT_BYTES:
@@ -91,6 +92,7 @@ class Watch:
     def _time(self, used: tree.Usage, now: float) -> Limit | None:
         own = used.busiest + self._idle
         self.is_certain = own >= self._job.seconds
+        self.is_idle = self._idle >= _IDLE_SHARE * self._job.seconds
         is_over = (
             self.is_certain
             or used.cpu + self._idle >= 2 * self._job.seconds

@@ -17,6 +17,7 @@ from typing import Any
 from soda_jobs.errors import ExitCode
 from soda_jobs.log import event
 from soda_jobs.parent import die_with_parent
+from soda_jobs.sandbox import calibrate
 from soda_jobs.sandbox.inside import Walls
 from soda_jobs.sandbox.jail import JailFault
 from soda_jobs.sandbox.run import execute, find_walls, versions
@@ -36,10 +37,12 @@ def main() -> None:
 
 
 def _answer(request: dict[str, Any], walls: Walls) -> dict[str, Any]:
+    if "calibrate" in request:
+        return calibrate.measure()
     if "probe" in request:
         return {"versions": versions(walls)}
     result = execute(Program(**request["program"]), walls)
-    return {"verdict": to_dict(result.verdict), "is_final": result.is_final}
+    return {"verdict": to_dict(result.verdict), "is_final": result.is_final, "is_idle": result.is_idle}
 
 
 def _say(reply: dict[str, Any]) -> None:
