@@ -12,23 +12,29 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from soda_jobs.sandbox import kernel, tree
+from soda_jobs.sandbox.walls import (
+    BOX as BOX,
+)
+from soda_jobs.sandbox.walls import (
+    FILE_BYTES,
+    INNER_ID,
+    OPEN_FILES,
+    PROOF,
+    SCRATCH_BYTES,
+    SCRATCH_FILES,
+    STACK_BYTES,
+    TASKS,
+    Setup,
+)
+from soda_jobs.sandbox.walls import (
+    Walls as Walls,
+)
 
-BOX: Final = "/box"
-INNER_ID: Final = 1000
-SCRATCH_BYTES: Final = 256 << 20
-SCRATCH_FILES: Final = 8192
-FILE_BYTES: Final = 64 << 20
-OPEN_FILES: Final = 512
-STACK_BYTES: Final = 8 << 20
-TASKS: Final = 256
 MAX_MESSAGE: Final = 1 << 16
-PROOF: Final = 3  # the descriptor on which tests say that they reached their end
 
 _STAGING: Final = "/sys"  # covered by the new root until it becomes the root; a jail needs nothing of it
 _SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
@@ -42,28 +48,6 @@ _LINKS: Final = {
     "stderr": "/proc/self/fd/2",
 }
 _NEVER_FULL: Final = 4096  # bytes that a full disk may still have free
-
-
-@dataclass(frozen=True, slots=True)
-class Walls:
-    """What this machine allows. `namespaces` is all of user, pid, mount, network, ipc and uts. `program_id` is the
-    uid and gid of programs, unique to a worker, when we may choose it; None: they run under ours."""
-
-    namespaces: bool
-    program_id: int | None
-    missing: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """`box` is the program's folder as it sees it; `files` and `links` are written there; `shown` are read-only
-    for it."""
-
-    walls: Walls
-    box: str
-    files: Mapping[str, bytes]
-    links: Mapping[str, str]
-    shown: tuple[str, ...]
 
 
 def enter(setup: Setup, control: socket.socket) -> NoReturn:
@@ -183,9 +167,17 @@ def _serve(setup: Setup, control: socket.socket) -> None:
         _become(json.loads(message), handles, setup, control)
     for handle in handles:
         os.close(handle)
+    before = _cpu_seconds()
     status = _wait_for(pid)
     _kill_the_rest(setup.walls)
-    control.send(json.dumps({"status": status, "disk_is_full": _disk_is_full(setup)}).encode())
+    used = _cpu_seconds() - before
+    reply = {"status": status, "disk_is_full": _disk_is_full(setup), "cpu_seconds": used}
+    control.send(json.dumps(reply).encode())
+
+
+def _cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _wait_for(wanted: int) -> int:

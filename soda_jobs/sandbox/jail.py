@@ -5,42 +5,36 @@ Limits are watched from here, outside every namespace of the jail: memory, proce
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import selectors
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final, Literal
 
-from soda_jobs.sandbox import tree
-from soda_jobs.sandbox.inside import BOX, INNER_ID, MAX_MESSAGE, Setup, Walls, enter
-from soda_jobs.sandbox.watch import KEPT_BYTES, OUTPUT_BYTES, TICK_SECONDS, Job, Limit, Output, Watch
+from soda_jobs.sandbox.forked import Forked
+from soda_jobs.sandbox.launched import Launched, in_memory, open_launched
+from soda_jobs.sandbox.messages import ForkServer as ForkServer
+from soda_jobs.sandbox.pipes import Pipes
+from soda_jobs.sandbox.walls import BOX, Reply, Setup, Walls
+from soda_jobs.sandbox.walls import JailEnded as JailEnded
+from soda_jobs.sandbox.walls import JailFault as JailFault
+from soda_jobs.sandbox.watch import OUTPUT_BYTES, TICK_SECONDS, Job, Limit, Output, Watch
 
 ENDING_SECONDS: Final = 10.0
 
 
-class JailFault(Exception):
-    """The jail itself failed; the program is not to blame."""
-
-
-class JailEnded(JailFault):
-    """Process 1 of the jail died during a job: the machine ran out of memory, or the program reached it."""
-
-
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a job ended. `limit`: what we stopped it for; `is_certain`: an idle machine would not have helped;
-    `is_idle`: it slept or waited for most of its time.
+    """How a job ended. `limit`: what we stopped it for; `is_certain`: an idle machine would not have helped,
+    `is_idle`: because it slept or waited for most of its time.
 
     `code` is the exit code, or minus the signal's number; `stdout` and `stderr` keep the first and last 64 KiB.
-    `returned` is all that the job asked for.
+    `returned` is all that the job asked for. `cpu_seconds` is of all its processes as the kernel counts, and 0 for
+    a job that was stopped.
     """
 
     code: int
@@ -53,10 +47,24 @@ class Ended:
     seconds: float
     returned: bytes = b""
     is_idle: bool = False
+    cpu_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Why a request has no answer: the limit that it met, or "ended", and then `stderr` may say more."""
+
+    limit: Limit | Literal["ended"]
+    is_certain: bool
+    stderr: str
 
 
 class Jail:
-    """Use as a context manager. `run` may be called several times; the files stay between the calls."""
+    """Use as a context manager. `run` may be called several times; the files stay between the calls.
+
+    With `fork_server`, jobs are copies of a warm interpreter where the launcher can make one, and executed
+    elsewhere; they must have its argv and environment, and do the same either way.
+    """
 
     def __init__(
         self,
@@ -65,194 +73,111 @@ class Jail:
         links: Mapping[str, str],
         *,
         shown: tuple[str, ...] = (),
+        fork_server: ForkServer | None = None,
     ) -> None:
         self._walls = walls
         self._folder = None if walls.namespaces else tempfile.mkdtemp(prefix="soda-box-")
         self.box = self._folder or BOX
         self._setup = Setup(walls, self.box, files, links, shown)
-        self._child = self._init = 0
+        self._fork_server = fork_server
+        self._inside: Launched | Forked | None = None
+        self._pipes: Pipes | None = None
 
     def __enter__(self) -> Jail:
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._child = os.fork()
-        if self._child == 0:
-            self._control.close()
-            enter(self._setup, theirs)
-        theirs.close()
-        self._control.settimeout(ENDING_SECONDS)
         try:
-            if self._walls.namespaces:
-                self._expect(b"unshared")
-                _write_maps(self._child, self._walls)
-                self._control.send(b"mapped")
-            self._init = int(self._reply()["pid"])
-            self._expect(b"ready")
+            if self._walls.launcher:
+                self._inside, self._fork_server = open_launched(self._setup, self._fork_server)
+            else:
+                self._inside, self._fork_server = Forked(self._setup), None
         except (OSError, JailFault):
             self.__exit__()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._kill()
-        self._control.close()
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self._child, signal.SIGKILL)
-        os.waitpid(self._child, 0)
+        if self._pipes is not None:
+            self._pipes.close()
+        if self._inside is not None:
+            self._inside.close()
         if self._folder is not None:  # rm, because folders may nest deeper than Python's stack
             subprocess.run([shutil.which("rm") or "/bin/rm", "-rf", self._folder], check=False)
 
     def run(self, job: Job) -> Ended:
         """Start the job and watch it to its end. Raises JailFault when the jail broke."""
-        with contextlib.ExitStack() as stack, selectors.DefaultSelector() as selector:
-            outputs = [Output(job.returns == "stdout"), Output(), Output(job.returns == "observations")]
-            writers = []
-            for output in outputs:
-                reader, writer = os.pipe()
-                os.set_blocking(reader, False)
-                if self._walls.program_id is not None:  # so that a program may open /dev/stdout
-                    os.fchown(writer, self._walls.program_id, self._walls.program_id)
-                stack.callback(os.close, reader)
-                writers.append(writer)
-                selector.register(reader, selectors.EVENT_READ, output)
-            selector.register(self._control, selectors.EVENT_READ)
+        inside = self._open()
+        given = in_memory(job.stdin) if job.stdin else os.open("/dev/null", os.O_RDONLY)
+        outputs = [Output(job.returns == "stdout"), Output(), Output(job.returns == "observations")]
+        with Pipes(inside.control, outputs, self._walls.program_id) as pipes:
             started = time.monotonic()
-            self._send(job, [_given(job.stdin), *writers])
-            watch = Watch(self._init, job, outputs, self._folder)
-            reply = self._watch(selector, watch)
+            self._begin(inside, job, [given, *pipes.writers()])
+            watch = Watch(lambda: inside.init, job, outputs, self._folder)
+            while not pipes.wait(TICK_SECONDS):
+                if watch.is_over():
+                    inside.close()
+                    reply = Reply(signal.SIGKILL, watch.limit == "disk", 0.0)
+                    break
+            else:
+                reply = inside.reply()
             seconds = time.monotonic() - started
-            _drain(selector, ENDING_SECONDS)
+            pipes.drain(ENDING_SECONDS)
         stdout, stderr, proof = outputs
         return Ended(
-            code=os.waitstatus_to_exitcode(reply["status"]),
+            code=os.waitstatus_to_exitcode(reply.status),
             limit=watch.limit or ("output" if sum(output.size for output in outputs) > OUTPUT_BYTES else None),
             is_certain=watch.is_certain,
-            disk_is_full=reply["disk_is_full"],
+            disk_is_full=reply.disk_is_full,
             is_proved=proof.size > 0,
             stdout=stdout.text(),
             stderr=stderr.text(),
             seconds=seconds,
             returned=bytes({"": b"", "stdout": stdout.head, "observations": proof.head}[job.returns]),
             is_idle=watch.is_idle,
+            cpu_seconds=reply.cpu_seconds,
         )
 
-    def start(self, job: Job, stdin: int, stdout: int) -> None:
-        """Start a job that stays, such as a warm compiler, on these pipes of the caller's, which are closed here.
+    def start(self, job: Job) -> Running:
+        """Start a job that answers requests on its standard input until the jail is closed: see Running."""
+        inside = self._open()
+        outputs = [Output(is_whole=True), Output(), Output()]
+        pipes = self._pipes = Pipes(inside.control, outputs, self._walls.program_id)
+        self._begin(inside, job, [pipes.input(), *pipes.writers()])
+        return Running(inside, job, pipes, outputs)
 
-        Nothing watches it but its resource limits; it ends with the jail.
-        """
-        silent = [os.open("/dev/null", os.O_WRONLY) for _ in range(2)]
-        self._send(job, [stdin, stdout, *silent])
+    def _open(self) -> Launched | Forked:
+        if self._inside is None:
+            raise JailFault("the jail is not open")
+        return self._inside
 
-    def _send(self, job: Job, handles: list[int]) -> None:
-        message = {
-            "argv": job.argv,
-            "env": dict(job.env),
-            "cpu_seconds": int(job.seconds * 4) + 10,  # a net below the watch
-            "address_bytes": job.address_bytes,
-        }
+    def _begin(self, inside: Launched | Forked, job: Job, handles: list[int]) -> None:
+        server = self._fork_server
         try:
-            socket.send_fds(self._control, [json.dumps(message).encode()], handles)
+            if server is not None and (job.argv, tuple(job.env.items())) != (server.argv, server.env):
+                raise JailFault(f"{job.argv} is not what this jail keeps warm, {server.argv}")
+            inside.start(job, int(job.seconds * 4) + 10, handles)  # seconds of CPU: a net below the watch
         finally:
             for handle in handles:
                 os.close(handle)
 
-    def _watch(self, selector: selectors.BaseSelector, watch: Watch) -> dict[str, Any]:
-        while True:
-            for key, _ in selector.select(TICK_SECONDS):
-                if key.fileobj is self._control:
-                    return self._reply()
-                _read(selector, key)
+
+class Running:
+    """A job that answers requests, for as long as its jail is open."""
+
+    def __init__(self, inside: Launched | Forked, job: Job, pipes: Pipes, outputs: list[Output]) -> None:
+        self._inside, self._job, self._pipes, self._outputs = inside, job, pipes, outputs
+
+    def ask(self, request: bytes, is_whole: Callable[[bytes], bool]) -> bytes | Stop:
+        """Write a request and read until `is_whole` of what has come since; or why there will be no answer.
+
+        The limits are the job's, with its time anew for each request. After a Stop the jail is of no more use.
+        """
+        stdout, stderr, _ = self._outputs
+        for output in self._outputs:
+            output.clear()
+        watch = Watch(lambda: self._inside.init, self._job, self._outputs, None, is_continued=True)
+        self._pipes.give(request)
+        while not is_whole(bytes(stdout.head)):
+            if self._pipes.wait(TICK_SECONDS):
+                return Stop("ended", is_certain=True, stderr=stderr.text())
             if watch.is_over():
-                self._kill()
-                return {"status": signal.SIGKILL, "disk_is_full": watch.limit == "disk"}
-
-    def _reply(self) -> dict[str, Any]:
-        message = self._receive()
-        if not message:
-            raise JailEnded("the jail ended by itself")
-        try:
-            reply: dict[str, Any] = json.loads(message)
-        except ValueError as error:
-            raise JailFault(f"the jail said {message[:40]!r}") from error
-        if "fault" in reply:
-            raise JailFault(reply["fault"])
-        return reply
-
-    def _kill(self) -> None:
-        """Kill process 1 of the jail, and with it the jail; without namespaces, everything below it first."""
-        if not self._init:
-            return
-        if not self._walls.namespaces:
-            deadline = time.monotonic() + ENDING_SECONDS
-            while (pids := tree.descendants(self._init)) and time.monotonic() < deadline:
-                for pid in pids:
-                    _kill(pid)
-                time.sleep(0.001)
-        _kill(self._init)
-        self._init = 0
-
-    def _receive(self) -> bytes:
-        try:
-            return self._control.recv(MAX_MESSAGE)
-        except OSError as error:
-            raise JailFault(f"the jail did not answer: {error}") from error
-
-    def _expect(self, word: bytes) -> None:
-        message = self._receive()
-        if message != word:
-            fault = json.loads(message).get("fault", "") if message.startswith(b"{") else "it ended"
-            raise JailFault(f"the jail did not open: {fault}")
-
-
-def _write_maps(pid: int, walls: Walls) -> None:
-    """Inner root is us and inner 1000 the programs' id; without the right to choose, inner 1000 is us."""
-    if walls.program_id is not None:
-        users = groups = f"0 0 1\n{INNER_ID} {walls.program_id} 1\n"
-    else:
-        users, groups = f"{INNER_ID} {os.geteuid()} 1\n", f"{INNER_ID} {os.getegid()} 1\n"
-        _write(f"/proc/{pid}/setgroups", "deny")
-    _write(f"/proc/{pid}/uid_map", users)
-    _write(f"/proc/{pid}/gid_map", groups)
-
-
-def _write(path: str, text: str) -> None:
-    with open(path, "w") as file:
-        file.write(text)
-
-
-def _given(stdin: bytes) -> int:
-    """A descriptor that gives `stdin` and then end of file."""
-    if not stdin:
-        return os.open("/dev/null", os.O_RDONLY)
-    handle = os.memfd_create("stdin")
-    with open(handle, "wb", closefd=False) as file:
-        file.write(stdin)
-    os.lseek(handle, 0, os.SEEK_SET)
-    return handle
-
-
-def _read(selector: selectors.BaseSelector, key: selectors.SelectorKey) -> None:
-    try:
-        data = os.read(key.fd, KEPT_BYTES)
-    except BlockingIOError:
-        return
-    if data:
-        key.data.add(data)
-    else:
-        selector.unregister(key.fileobj)
-
-
-def _drain(selector: selectors.BaseSelector, seconds: float) -> None:
-    """Read what is left. All writers are dead, so this ends; the deadline is for what a kernel may do."""
-    deadline = time.monotonic() + seconds
-    pipes = [key for key in selector.get_map().values() if key.data is not None]
-    while pipes and time.monotonic() < deadline:
-        for key, _ in selector.select(TICK_SECONDS):
-            if key.data is not None:
-                _read(selector, key)
-        pipes = [key for key in selector.get_map().values() if key.data is not None]
-
-
-def _kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.kill(pid, signal.SIGKILL)
+                return Stop(watch.limit or "time", watch.is_certain, stderr.text())
+        return bytes(stdout.head)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from soda_jobs.sandbox import tree
-from soda_jobs.sandbox.inside import SCRATCH_BYTES, TASKS
 from soda_jobs.sandbox.types import RETURNED_BYTES, Returns
+from soda_jobs.sandbox.walls import SCRATCH_BYTES, TASKS
 
 OUTPUT_BYTES: Final = RETURNED_BYTES
 KEPT_BYTES: Final = 1 << 16
@@ -55,15 +55,30 @@ class Output:
         self.tail += data[room:] if room > 0 else data
         del self.tail[:-KEPT_BYTES]
 
+    def clear(self) -> None:
+        self.head, self.tail, self.size = bytearray(), bytearray(), 0
+
     def text(self) -> str:
         return (self.head + self.tail).decode("utf-8", errors="replace")
 
 
 class Watch:
-    """Decides at each tick whether a job has had its share."""
+    """Decides at each tick whether a job has had its share, or its share of one request when `is_continued`.
 
-    def __init__(self, init: int, job: Job, outputs: list[Output], folder: str | None) -> None:
+    `init` says what process 1 of its jail is. Nothing is read about a job that ends before the first tick.
+    """
+
+    def __init__(
+        self,
+        init: Callable[[], int],
+        job: Job,
+        outputs: list[Output],
+        folder: str | None,
+        *,
+        is_continued: bool = False,
+    ) -> None:
         self._init, self._job, self._outputs, self._folder = init, job, outputs, folder
+        self._before = tree.usage(init()).cpu if is_continued else 0.0
         self._started = self._last = time.monotonic()
         self._idle, self._ticks = 0.0, 0
         self.limit: Limit | None = None
@@ -76,7 +91,7 @@ class Watch:
         now = time.monotonic()
         if now - self._last < TICK_SECONDS:
             return False
-        used = tree.usage(self._init)
+        used = tree.usage(self._init())
         self._idle += now - self._last if used.is_idle else 0.0
         self._last = now
         self._ticks += 1
@@ -90,12 +105,13 @@ class Watch:
         return "memory" if used.resident > limit and used.proportional() > limit else None
 
     def _time(self, used: tree.Usage, now: float) -> Limit | None:
-        own = used.busiest + self._idle
+        cpu = used.cpu - self._before
+        own = min(used.busiest, cpu) + self._idle
         self.is_certain = own >= self._job.seconds
         self.is_idle = self._idle >= _IDLE_SHARE * self._job.seconds
         is_over = (
             self.is_certain
-            or used.cpu + self._idle >= 2 * self._job.seconds
+            or cpu + self._idle >= 2 * self._job.seconds
             or now - self._started >= BUSY_FACTOR * self._job.seconds
         )
         return "time" if is_over else None
