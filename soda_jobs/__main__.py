@@ -67,6 +67,10 @@ def parser(program: str = "soda") -> argparse.ArgumentParser:
         "--out", dest="target", required=True, metavar="FILE", help="JSONL: id, verdict, detail, …"
     )
     execute.add_argument("--sandbox", metavar="URL", help="a running sandbox (default: start one here)")
+    execute.add_argument(
+        "--runs", type=int, default=1, metavar="N", help="run each program N times; flaky when they disagree"
+    )
+    execute.add_argument("--no-cache", action="store_true", help="run programs whose verdict is known already")
 
     evaluate = _command(
         commands, "evaluate", "soda_jobs.cli.programs:evaluate", "score completions of a benchmark"

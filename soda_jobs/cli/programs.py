@@ -10,9 +10,18 @@ from soda_jobs.errors import InvalidInput
 
 
 def execute(arguments: Namespace) -> int:
-    from soda_jobs.sandbox.execute_file import execute_file
+    from soda_jobs.sandbox.execute_file import MAX_RUNS, execute_file
+    from soda_jobs.sandbox.verdict_cache import default_folder
 
-    counts = execute_file(Path(arguments.source), Path(arguments.target), url=arguments.sandbox)
+    if not 1 <= arguments.runs <= MAX_RUNS:
+        raise InvalidInput(f"{arguments.runs} is not a number of runs from 1 to {MAX_RUNS}", field="--runs")
+    counts = execute_file(
+        Path(arguments.source),
+        Path(arguments.target),
+        url=arguments.sandbox,
+        runs=arguments.runs,
+        cache_folder=None if arguments.no_cache else default_folder(),
+    )
     print(json.dumps(counts))
     return 0
 

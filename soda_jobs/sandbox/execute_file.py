@@ -12,24 +12,36 @@ import os
 import tempfile
 from collections import Counter
 from pathlib import Path
+from typing import Final
 
 from soda_jobs.errors import InvalidInput
-from soda_jobs.log import progress
+from soda_jobs.log import event
 from soda_jobs.records import dump_row, read_rows
 from soda_jobs.sandbox.client import LocalSandbox, run_programs
-from soda_jobs.sandbox.pool import TOKEN
+from soda_jobs.sandbox.dispatch import Progress
 from soda_jobs.sandbox.types import Program, Verdict, program_from_dict, status, to_dict
+from soda_jobs.sandbox.verdict_cache import VerdictCache
+from soda_jobs.sandbox.workers import TOKEN
+
+MAX_RUNS: Final = 100
 
 
-def execute_file(source: Path, target: Path, *, url: str | None = None) -> dict[str, int]:
+def execute_file(
+    source: Path, target: Path, *, url: str | None = None, runs: int = 1, cache_folder: Path | None = None
+) -> dict[str, int]:
     """Run every program of `source`, at `url` or in a sandbox started for it; returns how many had each verdict.
 
-    `target` appears whole or not at all. Raises InvalidInput naming file and line, Retry when the sandbox is away.
+    Each is run `runs` times, and `flaky` when the runs disagree. Verdicts are kept in `cache_folder`, so that a
+    second attempt runs only what the first had not finished. `target` appears whole or not at all. Raises
+    InvalidInput naming file and line, Retry when the sandbox is away.
     """
     programs = read_programs(source)
     if not target.parent.is_dir():
         raise InvalidInput(f"the folder {target.parent} is not there", field="--out")
-    verdicts = asyncio.run(_run(programs, url))
+    cache = VerdictCache(cache_folder) if cache_folder is not None else None
+    verdicts = asyncio.run(_run(programs, url, runs, cache))
+    if cache is not None and cache.hits:
+        event("verdicts_from_cache", count=cache.hits)
     _write(target, programs, verdicts)
     return dict(sorted(Counter(verdict.verdict for verdict in verdicts.values()).items()))
 
@@ -49,17 +61,16 @@ def read_programs(source: Path) -> list[Program]:
     return list(programs.values())
 
 
-async def _run(programs: list[Program], url: str | None) -> dict[str, Verdict]:
+async def _run(
+    programs: list[Program], url: str | None, runs: int, cache: VerdictCache | None
+) -> dict[str, Verdict]:
     if url is None:
         async with LocalSandbox() as own:
-            return await _run(programs, own)
-    done: list[str] = []
-
-    def count(verdict: Verdict) -> None:
-        done.append(verdict.id)
-        progress("programs", len(done), len(programs))
-
-    return await run_programs(url, programs, token=os.environ.get(TOKEN), on_verdict=count)
+            return await _run(programs, own, runs, cache)
+    token = os.environ.get(TOKEN)
+    return await run_programs(
+        url, programs, token=token, on_verdict=Progress(len(programs)), cache=cache, runs=runs
+    )
 
 
 def _write(target: Path, programs: list[Program], verdicts: dict[str, Verdict]) -> None:

@@ -1,128 +1,74 @@
-"""The workers behind a server: programs go to whichever is idle, and a doubtful timeout is run again alone."""
+"""The workers behind a server: programs go to whichever is idle, and an expiry counts where noise is no cause.
+
+Where it may be the cause, the program is run again alone, with twice the limit. If time runs out there too on a
+quiet machine, it is a timeout; on a busy one nobody knows, and that is our fault and not the program's.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import hashlib
 import json
-import os
-import sys
-from collections.abc import AsyncIterator
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from soda_jobs.log import event
-from soda_jobs.parent import PARENT
-from soda_jobs.sandbox.types import RETURNED_BYTES, Program, Verdict, to_dict, verdict_from_dict
+from soda_jobs.sandbox.calibrate import (
+    EVERY_SECONDS,
+    MOST,
+    QUIET,
+    Slowness,
+    is_gvisor,
+    limit_seconds,
+    scaled,
+)
+from soda_jobs.sandbox.gate import Gate
+from soda_jobs.sandbox.types import Program, Verdict, to_dict, verdict_from_dict
+from soda_jobs.sandbox.workers import TOKEN, Worker, WorkerDied
 
-TOKEN: Final = "SODA_SANDBOX_TOKEN"
-_REPLY_BYTES: Final = 2 * RETURNED_BYTES
+__all__ = ["TOKEN", "OnStart", "Pool", "WorkerDied"]
 
+OnStart = Callable[[], None]
 
-class WorkerDied(Exception):
-    """The worker ended before it answered."""
-
-
-class Worker:
-    """One worker process, started when first asked and again after it died."""
-
-    def __init__(self, slot: int) -> None:
-        self._slot = slot
-        self._process: asyncio.subprocess.Process | None = None
-        self.walls: dict[str, Any] = {}
-
-    async def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """One request, one reply. Raises WorkerDied; when cancelled, the worker and its program are killed."""
-        try:
-            if self._process is None:
-                self._process = await self._start()
-            return await self._exchange(self._process, request)
-        except WorkerDied:
-            await self.kill()
-            raise
-        except asyncio.CancelledError:
-            await self.kill()
-            raise
-
-    async def kill(self) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-
-    async def _start(self) -> asyncio.subprocess.Process:
-        env = {key: value for key, value in os.environ.items() if key != TOKEN}
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "soda_jobs.sandbox.worker"),
-            env={**env, PARENT: str(os.getpid())},
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            start_new_session=True,
-            limit=_REPLY_BYTES,
-        )
-        self.walls = (await self._exchange(process, {"slot": self._slot}))["walls"]
-        return process
-
-    async def _exchange(self, process: asyncio.subprocess.Process, request: dict[str, Any]) -> dict[str, Any]:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            process.stdin.write(json.dumps(request).encode() + b"\n")
-            await process.stdin.drain()
-            line = await process.stdout.readline()
-        except (ConnectionError, ValueError) as error:
-            raise WorkerDied(str(error)) from error
-        if not line.endswith(b"\n"):
-            raise WorkerDied("it ended before it answered")
-        reply: dict[str, Any] = json.loads(line)
-        return reply
+CONFIRMATIONS: Final = 2  # of equal programs; the next are believed at once
+_REMEMBERED: Final = 4096
+_ALONE_FACTOR: Final = 2.0
+_PAUSE_SECONDS: Final = 1.0
+_PAUSES: Final = 60
+_TOO_BUSY: Final = "the machine was too busy to time it: {:.1f} times slower than at its best"
 
 
-class Gate:
-    """Many at once, or one alone. Whoever wants to be alone goes before those who come later."""
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """One run. `slowdown` is the worst of before and after; `has_expired` when its time ran out."""
 
-    def __init__(self) -> None:
-        self._changed = asyncio.Condition()
-        self._inside = 0
-        self._is_alone = False
+    verdict: Verdict
+    is_final: bool = True
+    is_idle: bool = False
+    slowdown: float = 1.0
 
-    @contextlib.asynccontextmanager
-    async def shared(self) -> AsyncIterator[None]:
-        async with self._changed:
-            await self._changed.wait_for(lambda: not self._is_alone)
-            self._inside += 1
-        try:
-            yield
-        finally:
-            self._inside -= 1
-            async with self._changed:
-                self._changed.notify_all()
-
-    @contextlib.asynccontextmanager
-    async def alone(self) -> AsyncIterator[None]:
-        async with self._changed:
-            await self._changed.wait_for(lambda: not self._is_alone)
-            self._is_alone = True
-        try:
-            async with self._changed:
-                await self._changed.wait_for(lambda: self._inside == 0)
-            yield
-        finally:
-            self._is_alone = False
-            async with self._changed:
-                self._changed.notify_all()
+    @property
+    def has_expired(self) -> bool:
+        return self.verdict.verdict == "timeout" or not self.is_final
 
 
 class Pool:
     """`size` workers. `run` may be called by any number of tasks; each waits for an idle worker."""
 
     def __init__(self, size: int) -> None:
+        self.size = size
         self._workers = [Worker(slot) for slot in range(size)]
         self._idle: asyncio.LifoQueue[Worker] = asyncio.LifoQueue()
         for worker in reversed(self._workers):
             self._idle.put_nowait(worker)
         self._gate = Gate()
+        self._confirmed: OrderedDict[bytes, int] = OrderedDict()
+        self.is_gvisor = is_gvisor()
+        self._slowness = Slowness(self.is_gvisor)
+        self.trouble = ""
         self.walls: dict[str, Any] = {}
         self.versions: dict[str, str | None] = {}
 
@@ -135,28 +81,88 @@ class Pool:
         finally:
             self._idle.put_nowait(worker)
 
-    async def run(self, program: Program) -> Verdict:
+    async def run(self, program: Program, on_start: OnStart = lambda: None) -> Verdict:
+        """`on_start` is called when a worker takes the program, each time."""
         async with self._gate.shared():
-            verdict, is_final = await self._once(program)
-        if is_final:
-            return verdict
+            first = await self._once(program, 1.0, on_start)
+        if not first.has_expired or self._is_believed(first):
+            return first.verdict
+        name = _name(program)
+        if self._confirmed.get(name, 0) >= CONFIRMATIONS:
+            return first.verdict
         async with self._gate.alone():
-            again, _ = await self._once(program)
-        event("ran_again_alone", id=program.id, first=verdict.verdict, second=again.verdict)
-        return again
+            again = await self._once(program, _ALONE_FACTOR, on_start)
+        event("ran_again_alone", id=program.id, first=first.verdict.verdict, second=again.verdict.verdict)
+        if again.has_expired and again.verdict.verdict in ("timeout", "compile_limit"):
+            if not (again.is_idle or self._is_quiet(again)):
+                return _fault(program, _TOO_BUSY.format(again.slowdown))
+            self._remember(name)
+        return again.verdict
 
-    async def close(self) -> None:
+    async def restart(self) -> None:
+        """End every worker; each starts again when it is next asked."""
         for worker in self._workers:
             await worker.kill()
 
-    async def _once(self, program: Program) -> tuple[Verdict, bool]:
+    close = restart
+
+    def _is_believed(self, ran: Ran) -> bool:
+        """Without another run: it waited rather than worked, or a kernel that can tell charged it its time."""
+        if ran.is_idle:
+            return ran.is_final
+        return not self.is_gvisor and self._is_quiet(ran)
+
+    def _is_quiet(self, ran: Ran) -> bool:
+        """Inside gVisor only the wall clock tells time, and it does so only on a quiet machine; elsewhere
+        `is_final` is the kernel's word, of seconds that noise has not made dearer than the margin."""
+        return (self.is_gvisor or ran.is_final) and ran.slowdown < QUIET
+
+    def _remember(self, name: bytes) -> None:
+        self._confirmed[name] = self._confirmed.get(name, 0) + 1
+        self._confirmed.move_to_end(name)
+        if len(self._confirmed) > _REMEMBERED:
+            self._confirmed.popitem(last=False)
+
+    async def _once(self, program: Program, factor: float, on_start: OnStart) -> Ran:
         worker = await self._idle.get()
         try:
-            reply = await worker.ask({"program": to_dict(program)})
+            before = await self._calm(worker)
+            if before > MOST:
+                return Ran(_fault(program, _TOO_BUSY.format(before)))
+            seconds = scaled(factor * limit_seconds(program), before, self.is_gvisor)
+            on_start()
+            reply = await worker.ask({"program": {**to_dict(program), "timeout_seconds": seconds}})
+            ran = Ran(verdict_from_dict(reply["verdict"]), reply["is_final"], reply["is_idle"], before)
+            if not ran.has_expired:
+                return ran
+            return replace(ran, slowdown=max(before, await self._measure(worker)))
         except WorkerDied as error:
-            return Verdict(
-                program.id, program.language, "sandbox_error", "run", f"the worker died: {error}", 0.0
-            ), True
+            return Ran(_fault(program, f"the worker died: {error}"))
         finally:
             self._idle.put_nowait(worker)
-        return verdict_from_dict(reply["verdict"]), reply["is_final"]
+
+    async def _calm(self, worker: Worker) -> float:
+        """The slot's slowdown, known for a few seconds; while it is too slow we wait, for a minute."""
+        for _ in range(_PAUSES):
+            if time.monotonic() - worker.measured_at >= EVERY_SECONDS:
+                await self._measure(worker)
+            self.trouble = "" if worker.slowdown <= MOST else _TOO_BUSY.format(worker.slowdown)
+            if not self.trouble:
+                break
+            await asyncio.sleep(_PAUSE_SECONDS)
+            worker.measured_at = float("-inf")
+        return worker.slowdown
+
+    async def _measure(self, worker: Worker) -> float:
+        worker.slowdown = self._slowness.of(await worker.ask({"calibrate": True}))
+        worker.measured_at = time.monotonic()
+        return worker.slowdown
+
+
+def _fault(program: Program, detail: str) -> Verdict:
+    return Verdict(program.id, program.language, "sandbox_error", "run", detail, 0.0)
+
+
+def _name(program: Program) -> bytes:
+    parts = [program.language, program.code, program.tests, program.stdin, limit_seconds(program)]
+    return hashlib.sha256(json.dumps(parts).encode()).digest()

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from typing import Any, Literal
 
 from soda_jobs.benchmarks.assemble import program
@@ -23,8 +24,11 @@ from soda_jobs.errors import Retry
 from soda_jobs.extract import Extracted, extract
 from soda_jobs.records import Execution, record_id
 from soda_jobs.rows import Outcome, map_rows
-from soda_jobs.sandbox.client import run_programs
+from soda_jobs.sandbox.dispatch import Dispatcher
 from soda_jobs.sandbox.types import Program, Verdict, status
+from soda_jobs.sandbox.verdict_cache import VerdictCache, default_folder
+
+_IN_FLIGHT = 4096  # the sandboxes prove some hundred verdicts at a time, and nobody should wait for that
 
 # An answer without code in one of the run's languages never reaches the sandbox.
 UNSUPPORTED = Verdict(
@@ -47,15 +51,20 @@ class Settings(StageSettings):
 def run(settings: Settings, context: Context) -> Summary:
     questions = {row["id"]: row for row in context.rows("questions")}
     completions = list(context.rows("completions"))
-    counts = asyncio.run(_execute(settings, context, completions, questions))
-    return Summary(counts=counts)
+    began = time.monotonic()
+    counts, programs = asyncio.run(_execute(settings, context, completions, questions))
+    rate = programs / max(time.monotonic() - began, 1e-3)
+    return Summary(counts=counts, telemetry={"programs": programs, "programs_per_second": round(rate, 2)})
 
 
 async def _execute(
     settings: Settings, context: Context, completions: list[dict[str, Any]], questions: dict[str, dict[str, Any]]
-) -> dict[str, int]:
-    url = context.service("sandbox")
-    token = os.environ.get("SODA_SANDBOX_TOKEN")
+) -> tuple[dict[str, int], int]:
+    dispatcher = Dispatcher(
+        context.service("sandbox"),
+        token=os.environ.get("SODA_SANDBOX_TOKEN"),
+        cache=VerdictCache(default_folder()),
+    )
 
     async def work(completion: dict[str, Any]) -> Outcome:
         question = questions.get(completion["question_id"], {})
@@ -77,11 +86,12 @@ async def _execute(
             memory_mib=settings.memory_mib,
             rules=settings.rules,
         )
-        where = url.replace("{language}", found.language)  # a cluster has a sandbox for each language
-        verdict = (await run_programs(where, [job], token=token))[job.id]
+        verdict = await dispatcher.run(job)
         return Outcome(rows=[_execution(settings, context.round, completion, found, verdict)])
 
-    return await map_rows(completions, work, context=context, unit="programs", in_flight=32)
+    async with dispatcher:
+        counts = await map_rows(completions, work, context=context, unit="programs", in_flight=_IN_FLIGHT)
+    return counts, dispatcher.count
 
 
 def _execution(
