@@ -42,7 +42,7 @@ def standard_packages() -> frozenset[str]:
 
 def import_config(imports: Iterable[str]) -> str:
     """The configuration for these imports and all that they import; what is not standard is left out."""
-    wanted = sorted({*imports} & standard_packages())
+    wanted = sorted({*imports, "runtime"} & standard_packages())  # the linker wants it of every program
     missing = tuple(name for name in wanted if name not in _known)
     if missing:
         _compile(missing if _known else tuple(sorted({*missing, *_WARM})))
