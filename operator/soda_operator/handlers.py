@@ -20,6 +20,7 @@ from soda_jobs.names import RUN_LABEL
 from soda_operator import config, health, metrics
 from soda_operator.cluster import Cluster
 from soda_operator.controller import WORKERS, Controller
+from soda_operator.edges import NoDiffBase, NoProgress
 from soda_operator.lease import Lease
 
 RESYNC_SECONDS: Final = 300.0
@@ -133,13 +134,15 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.watching.server_timeout = 270
     settings.watching.client_timeout = 300
     settings.watching.connect_timeout = 10
-    settings.watching.chunk_size = 100
+    settings.watching.chunk_size = 50
     settings.networking.request_timeout = 20
     settings.queueing.idle_timeout = 0.5
     settings.posting.enabled = False
     settings.peering.standalone = True
     settings.process.ultimate_exiting_timeout = 15
     settings.persistence.finalizer = "soda.dev/kopf"
+    settings.persistence.diffbase_storage = NoDiffBase()
+    settings.persistence.progress_storage = NoProgress()
     settings.scanning.disabled = bool(os.environ.get("SODA_NAMESPACE"))
     for kind in ("jobs", "pods"):
         settings.watching.label_selectors[kind] = RUN_LABEL

@@ -1,10 +1,12 @@
 """The operator under load, on a real API server and Job controller whose nodes are played.
 
-    python tests/bench/bench_operator.py [--present 1000] [--active 100] [--finished 10000] [--write]
+    python tests/bench/bench_operator.py [--present 1000] [--active 100] [--finished 10000]
+                                         [--seconds 30] [--write]
 
 Three measurements, one operator process, everything on this machine:
   idle      memory and start-up with nothing to do
-  active    `present` runs, `active` of them going through a small method at once: latency, API calls, memory
+  active    `present` runs, `active` of them going through a small method at once, each stage some `seconds` long:
+            latency, API calls, memory. With 0 seconds it is as many stages as the machine can play.
   restart   `finished` runs that are over: from the start of the process until a new run is accepted
 `--write` puts the table into docs/benchmarks/operator.md.
 """
@@ -22,9 +24,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -37,7 +40,7 @@ sys.path.insert(0, str(ROOT))
 from soda_jobs.errors import SodaError  # noqa: E402 - the tests' package is found beside this file
 from soda_operator.cluster import Cluster, Conflict  # noqa: E402
 from tests.cluster.control_plane import ControlPlane  # noqa: E402
-from tests.cluster.player import Player  # noqa: E402
+from tests.cluster.player import End, Player, good_end  # noqa: E402
 from tests.cluster.processes import free_port  # noqa: E402
 
 TARGET = ROOT / "docs/benchmarks/operator.md"
@@ -64,6 +67,8 @@ class Operator:
             "SODA_LOG": "json",
             "POD_NAMESPACE": NAMESPACE,
             "SODA_STORAGE": json.dumps(STORAGE),
+            "MALLOC_TRIM_THRESHOLD_": "131072",  # as in images/operator
+            "MALLOC_ARENA_MAX": "2",
         }
         self.began = time.monotonic()
         with self.log.open("ab") as log:
@@ -209,7 +214,7 @@ async def active(cluster: Cluster, operator: Operator, options: argparse.Namespa
     begun = time.monotonic()
     say("starting", options.active, "runs")
     await in_parallel(cluster.create(small_run(f"active-{number}")) for number in range(options.active))
-    player = Player(cluster, NAMESPACE, pause=0.5, at_once=16)
+    player = Player(cluster, NAMESPACE, pause=0.5, at_once=16, ends=lasting(options.seconds))
     playing = asyncio.create_task(player.play())
     while True:
         await asyncio.sleep(5)
@@ -227,6 +232,7 @@ async def active(cluster: Cluster, operator: Operator, options: argparse.Namespa
     calls = requests(after) - requests(before)
     return [
         (f"{options.active} runs at once, of {options.present:,} present", f"{seconds:.0f} s"),
+        ("length of a stage", f"{options.seconds / 2:.0f} to {options.seconds * 3 / 2:.0f} s"),
         ("stages finished", f"{stages:.0f}"),
         ("event to action, p50", f"{quantile(after, name, 0.5, before):.2f} s"),
         ("event to action, p95", f"{quantile(after, name, 0.95, before):.2f} s"),
@@ -234,6 +240,18 @@ async def active(cluster: Cluster, operator: Operator, options: argparse.Namespa
         ("CPU for each run", f"{(operator.cpu() - cpu) / options.active:.2f} s"),
         ("memory with them", f"{operator.memory():.0f} MiB"),
     ]
+
+
+def lasting(seconds: float) -> Callable[[dict[str, Any]], End | None]:
+    """Pods that end well after half to one and a half of `seconds`, by a hash of their name."""
+
+    def end(pod: dict[str, Any]) -> End | None:
+        share = 0.5 + int(hashlib.sha256(pod["metadata"]["name"].encode()).hexdigest()[:4], 16) / 65536
+        states = pod["status"]["containerStatuses"][0]["state"]
+        begun = datetime.fromisoformat(states["running"]["startedAt"]).timestamp()
+        return good_end(pod) if time.time() - begun >= share * seconds else None
+
+    return end
 
 
 def say(*words: object) -> None:
@@ -265,6 +283,7 @@ def main() -> None:
     parser.add_argument("--present", type=int, default=1000)
     parser.add_argument("--active", type=int, default=100)
     parser.add_argument("--finished", type=int, default=10_000)
+    parser.add_argument("--seconds", type=float, default=30.0, help="length of a stage, in the mean")
     parser.add_argument("--write", action="store_true", help="put the table into the docs")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, control_plane(Path(folder)) as plane:
