@@ -11,6 +11,7 @@ from typing import Final
 
 from soda_jobs.sandbox import compilers, golang, ruby, runtimes, rust, source, typescript
 from soda_jobs.sandbox.diagnostics import Reading
+from soda_jobs.sandbox.service import text_of
 from soda_jobs.sandbox.source import Source
 from soda_jobs.sandbox.tools import path_of
 
@@ -28,6 +29,15 @@ _NODE_ENV: Final = (("NODE_DISABLE_COLORS", "1"), ("NO_UPDATE_NOTIFIER", "1"))
 
 
 @dataclass(frozen=True, slots=True)
+class Resident:
+    """A compiler that stays, see service.py: what to run on which files of its own, and the sources it is sent."""
+
+    argv: Callable[[], Argv]
+    files: Callable[[], dict[str, str]]
+    suffixes: Argv
+
+
+@dataclass(frozen=True, slots=True)
 class Language:
     """One row.
 
@@ -40,6 +50,7 @@ class Language:
     refuse          what is refused without asking the compiler, as if it had
     compile         argv of each step, in order
     run             argv for a memory limit in MiB
+    service         the same compiler as a service, which spares its start
     read_compile    stderr (or stdout) of a failed step -> Reading
     read_run        stderr, exit code, whether there were tests -> Reading
     is_address_limited   RLIMIT_AS works; where a runtime reserves addresses, only resident memory is watched
@@ -58,6 +69,7 @@ class Language:
     links: Callable[[], dict[str, str]] = dict
     shown: Callable[[], Argv] = tuple
     refuse: Callable[[Source], Reading | None] = lambda joined: None
+    service: Resident | None = None
     is_address_limited: bool = False
     overhead_mib: int = 0
     env: tuple[tuple[str, str], ...] = ()
@@ -108,10 +120,27 @@ def _run_native(joined: Source, memory_mib: int) -> Argv:
     return ("./program",)
 
 
+_JAVAC: Final = (
+    "-XDrawDiagnostics",
+    "-proc:none",
+    "-nowarn",
+    "-Xmaxerrs",
+    "3",
+    "-encoding",
+    "UTF-8",
+    "-implicit:none",
+)
+_JAVAC_LIMITS: Final = ("-Xmx512m", "-XX:MaxMetaspaceSize=256m", *_JVM, "-XX:-UsePerfData")
+
+
 def _compile_java(joined: Source) -> tuple[Argv, ...]:
-    limits = ("-J-Xmx512m", *(f"-J{flag}" for flag in _JVM), "-J-XX:-UsePerfData")
-    flags = ("-XDrawDiagnostics", "-proc:none", "-nowarn", "-Xmaxerrs", "3", "-encoding", "UTF-8", "-d", ".")
-    return ((path_of("javac"), *limits, *flags, *sorted(joined.files)),)
+    limits = (f"-J{flag}" for flag in _JAVAC_LIMITS)
+    return ((path_of("javac"), *limits, *_JAVAC, "-d", ".", *sorted(joined.files)),)
+
+
+def _serve_java() -> Argv:
+    limits = ("-XX:MaxDirectMemorySize=16m", "-XX:+ExitOnOutOfMemoryError", *_JAVAC_LIMITS)
+    return (path_of("java"), *limits, "Compiler.java", *_JAVAC, "-classpath", "none")
 
 
 def _run_java(joined: Source, memory_mib: int) -> Argv:
@@ -152,6 +181,7 @@ LANGUAGES: Final[Mapping[str, Language]] = {
         join=source.join_java,
         compile=_compile_java,
         run=_run_java,
+        service=Resident(_serve_java, lambda: {"Compiler.java": text_of("Compiler.java")}, (".java",)),
         read_compile=compilers.javac_compile,
         read_run=runtimes.java_run,
         overhead_mib=256,
@@ -175,7 +205,8 @@ LANGUAGES: Final[Mapping[str, Language]] = {
         run=_run_node,
         read_compile=typescript.read_compile,
         read_run=runtimes.node_run,
-        extra_files=lambda joined: {typescript.CHECK: typescript.script()},
+        extra_files=lambda joined: typescript.scripts(),
+        service=Resident(typescript.serve, typescript.scripts, (".ts", ".mts")),
         overhead_mib=128,
         env=_NODE_ENV,
     ),

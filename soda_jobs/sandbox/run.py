@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,7 +14,8 @@ from soda_jobs.sandbox import tools
 from soda_jobs.sandbox.diagnostics import Reading, clean
 from soda_jobs.sandbox.inside import BOX, Walls
 from soda_jobs.sandbox.jail import Ended, Jail, JailEnded, JailFault
-from soda_jobs.sandbox.languages import COMPILE_MIB, COMPILE_SECONDS, LANGUAGES, Language, version_in
+from soda_jobs.sandbox.languages import COMPILE_MIB, COMPILE_SECONDS, LANGUAGES, Language, Resident, version_in
+from soda_jobs.sandbox.service import SECONDS, Reply, Service
 from soda_jobs.sandbox.source import Source
 from soda_jobs.sandbox.types import Phase, Program, Verdict
 from soda_jobs.sandbox.watch import Job, Limit
@@ -64,14 +66,70 @@ def execute(program: Program, walls: Walls) -> Result:
         joined = _join(program, language)
         if reading := language.refuse(joined):
             return Result(_verdict(program, reading.word, reading.phase, reading.detail))
-        files = {**joined.files, **language.extra_files(joined)}
-        content = {name: text.encode("utf-8", errors="surrogatepass") for name, text in files.items()}
-        with Jail(walls, content, language.links(), shown=_shown(language)) as jail:
-            return _in_jail(program, language, joined, jail)
+        return _run(program, language, joined, walls)
     except JailEnded:  # once may be the machine's memory; twice, and alone, is the program
         return Result(_verdict(program, "runtime", "run", "it ended the process that watches it"), is_final=False)
     except (JailFault, OSError) as error:
         return Result(_verdict(program, "sandbox_error", "run", str(error)))
+
+
+def _run(program: Program, language: Language, joined: Source, walls: Walls) -> Result:
+    """Raises JailFault and OSError."""
+    made, seconds = _compile_warm(program, language, joined, walls)
+    if made is not None and made.errors:
+        reading = language.read_compile(made.errors)
+        return Result(_verdict(program, reading.word, "compile", reading.detail, seconds))
+    content = _encoded({**joined.files, **language.extra_files(joined)})
+    if made is not None:
+        content = {**made.files, **content}
+    with Jail(walls, content, language.links(), shown=_shown(language)) as jail:
+        if made is None:
+            ended, seconds = _compile_in_jail(language, joined, jail)
+            if ended is not None:
+                reading = _read_compile(language, ended)
+                return _result(program, reading._replace(phase="compile"), ended, jail.box, seconds)
+        if not joined.has_entry:
+            return Result(_verdict(program, "pass", "compile", _NO_ENTRY, seconds))
+        ended = jail.run(_job(program, language, joined, jail.box))
+        reading = _read_run(program, language, joined, ended)
+        return _result(program, reading, ended, jail.box, seconds + ended.seconds)
+
+
+_services: Final[dict[str, Service]] = {}
+
+
+def _compile_warm(
+    program: Program, language: Language, joined: Source, walls: Walls
+) -> tuple[Reply | None, float]:
+    """What this worker's compiler service says, if it has one and it says something; and the seconds it took."""
+    resident = language.service
+    if resident is None:
+        return None, 0.0
+    service = _services.setdefault(program.language, Service(lambda walls: _opening(language, resident, walls)))
+    started = time.monotonic()
+    sources = {name: text for name, text in joined.files.items() if name.endswith(resident.suffixes)}
+    reply = service.ask(_encoded(sources), walls)
+    return reply, time.monotonic() - started
+
+
+def _opening(language: Language, resident: Resident, walls: Walls) -> tuple[Jail, Job]:
+    jail = Jail(walls, _encoded(resident.files()), {}, shown=_shown(language))
+    return jail, Job(resident.argv(), _env(language, jail.box), SECONDS, COMPILE_MIB << 20)
+
+
+def _compile_in_jail(language: Language, joined: Source, jail: Jail) -> tuple[Ended | None, float]:
+    """The step that failed, if one did; and the seconds that all took."""
+    env, seconds = _env(language, jail.box), 0.0
+    for argv in language.compile(joined):
+        ended = jail.run(Job(argv, env, COMPILE_SECONDS, COMPILE_MIB << 20))
+        seconds += ended.seconds
+        if ended.limit is not None or ended.code != 0:
+            return ended, seconds
+    return None, seconds
+
+
+def _encoded(files: Mapping[str, str]) -> dict[str, bytes]:
+    return {name: text.encode("utf-8", errors="surrogatepass") for name, text in files.items()}
 
 
 def _join(program: Program, language: Language) -> Source:
@@ -101,30 +159,17 @@ def _version(language: Language, walls: Walls) -> str | None:
     return version_in(ended.stdout + ended.stderr) if ended.code == 0 else None
 
 
-def _in_jail(program: Program, language: Language, joined: Source, jail: Jail) -> Result:
-    env = _env(language, jail.box)
-    seconds = 0.0
-    for argv in language.compile(joined):
-        ended = jail.run(Job(argv, env, COMPILE_SECONDS, COMPILE_MIB << 20))
-        seconds += ended.seconds
-        if ended.limit is not None or ended.code != 0:
-            reading = _read_compile(language, ended)
-            return _result(program, reading._replace(phase="compile"), ended, jail.box, seconds)
-    if not joined.has_entry:
-        return Result(_verdict(program, "pass", "compile", _NO_ENTRY, seconds))
+def _job(program: Program, language: Language, joined: Source, box: str) -> Job:
     memory = program.memory_mib
-    job = Job(
+    return Job(
         argv=language.run(joined, memory),
-        env=env,
+        env=_env(language, box),
         seconds=program.timeout_seconds,
         memory_bytes=(memory + language.overhead_mib) << 20,
         address_bytes=memory << 20 if language.is_address_limited else None,
         stdin=program.stdin.encode("utf-8", errors="surrogatepass"),
         returns=program.returns,
     )
-    ended = jail.run(job)
-    reading = _read_run(program, language, joined, ended)
-    return _result(program, reading, ended, jail.box, seconds + ended.seconds)
 
 
 def _read_compile(language: Language, ended: Ended) -> Reading:

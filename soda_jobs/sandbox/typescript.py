@@ -1,18 +1,17 @@
-"""TypeScript: checked by its compiler's library, then run by Node. Pure but for reading our own script."""
+"""TypeScript: checked by its compiler's library, then run by Node."""
 
 from __future__ import annotations
 
 import json
 import re
-from functools import cache
-from pathlib import Path
 from typing import Any, Final
 
 from soda_jobs.sandbox.diagnostics import Reading, Rules, first_word
+from soda_jobs.sandbox.service import text_of
 from soda_jobs.sandbox.source import Source, join_javascript
 from soda_jobs.sandbox.tools import path_of
 
-CHECK: Final = ".check.cjs"
+_CHECK: Final = ".check.cjs"
 _OLD_SPACE_MIB: Final = 1024
 _CALLED: Final = {"main.js": "main.ts", "main.mjs": "main.mts"}
 
@@ -24,14 +23,16 @@ def join(code: str, tests: str) -> Source:
     return Source(files, _CALLED[joined.main], has_proof=joined.has_proof)
 
 
-@cache
-def script() -> str:
-    return Path(__file__).with_name("services").joinpath("check.cjs").read_text()
+def scripts() -> dict[str, str]:
+    return {_CHECK: text_of("check.cjs")}
+
+
+def serve() -> tuple[str, ...]:
+    return (path_of("node"), f"--max-old-space-size={_OLD_SPACE_MIB}", f"./{_CHECK}", path_of("tsc"))
 
 
 def compile_(joined: Source) -> tuple[tuple[str, ...], ...]:
-    limit = f"--max-old-space-size={_OLD_SPACE_MIB}"
-    return ((path_of("node"), limit, f"./{CHECK}", path_of("tsc"), joined.main),)
+    return ((*serve(), joined.main),)
 
 
 _CODES: Final[Rules] = (

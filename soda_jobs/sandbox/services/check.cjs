@@ -75,7 +75,45 @@ function line(error) {
   return JSON.stringify({ file: at, line: place ? place.line + 1 : 0, code: error.code, message }) + '\n';
 }
 
-if (only !== undefined) {
+// -- as a service
+
+function receive(size) {
+  const found = Buffer.alloc(size);
+  for (let at = 0; at < size; ) {
+    const count = fs.readSync(0, found, at, size - at, null);
+    if (count === 0) process.exit(0);
+    at += count;
+  }
+  return found;
+}
+
+function send(pairs) {
+  const parts = pairs.flat().map((part) => Buffer.from(part));
+  const framed = parts.flatMap((part) => [length(part.length), part]);
+  const body = Buffer.concat(framed);
+  const reply = Buffer.concat([length(body.length), body]);
+  for (let at = 0; at < reply.length; ) at += fs.writeSync(1, reply, at);
+}
+
+function length(number) {
+  const made = Buffer.alloc(4);
+  made.writeUInt32BE(number);
+  return made;
+}
+
+function serve() {
+  for (;;) {
+    const body = receive(receive(4).readUInt32BE(0));
+    const nameSize = body.readUInt32BE(0);
+    const name = body.toString('utf8', 4, 4 + nameSize);
+    const { written, text } = check(name, body.toString('utf8', 8 + nameSize));
+    send(written.size > 0 ? [...written] : [['', text]]);
+  }
+}
+
+if (only === undefined) {
+  serve();
+} else {
   const { written, text } = check(only, fs.readFileSync(only, 'utf8'));
   for (const [name, made] of written) fs.writeFileSync(name, made);
   process.stderr.write(text);
