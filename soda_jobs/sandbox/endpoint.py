@@ -54,6 +54,11 @@ class Endpoint:
     unproven: list[tuple[Job, Verdict]] = field(default_factory=list)
     since: float = 0.0
 
+    @property
+    def who(self) -> tuple[str, int]:
+        """Which server it is, and since which wrong canary."""
+        return (self.health.server, self.health.epoch) if self.health is not None else ("", 0)
+
     def window(self, most: int) -> int:
         """Programs to have there at once: enough that no worker waits for the next, few enough to share."""
         workers = self.health.workers if self.health is not None else 1

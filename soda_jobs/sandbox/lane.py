@@ -36,9 +36,9 @@ _KILLED: Final = "it ended its sandbox twice when it ran alone"
 
 @dataclass(slots=True)
 class _Delivery:
-    """One batch at one server: what has no answer yet, and what was seen to start."""
+    """One batch at one server: who speaks, what has no answer yet, and what was seen to start."""
 
-    server: str
+    who: tuple[str, int]
     left: dict[str, Job]
     is_alone: bool = False
     is_accepted: bool = False
@@ -152,9 +152,8 @@ class Lane:
                 self._start(self._check(one))
 
     def _send_soon(self, one: Endpoint, batch: list[Job], *, is_alone: bool = False) -> None:
-        assert one.health is not None
         one.in_flight += len(batch)
-        delivery = _Delivery(one.health.server, {job.program.id: job for job in batch}, is_alone)
+        delivery = _Delivery(one.who, {job.program.id: job for job in batch}, is_alone)
         self._start(self._send(one, delivery))
 
     # -- one batch ------------------------------------------------------------------------------------------------
@@ -191,20 +190,23 @@ class Lane:
             self._void(one, str(row["void"]))
             raise EOFError("a canary was wrong")
         elif "server" in row:
-            delivery.server = self._recognise(one, row)
+            delivery.who = self._recognise(one, row)
+        elif delivery.who != one.who:
+            raise EOFError("what it still says is void")
         else:
             verdict = wire.verdict_of(row)
             job = delivery.left.pop(verdict.id, None)
             if job is not None:  # else it was answered already
                 self._take(one, job, verdict)
 
-    def _recognise(self, one: Endpoint, row: dict[str, Any]) -> str:
+    def _recognise(self, one: Endpoint, row: dict[str, Any]) -> tuple[str, int]:
         """What another server at this address, or this one before a wrong canary, has said is worth nothing."""
-        server, epoch = wire.epoch_of(row)
-        if one.health is not None and (one.health.server, one.health.epoch) != (server, epoch):
+        server, epoch = who = wire.epoch_of(row)
+        is_late = server == one.who[0] and epoch < one.who[1]  # another connection was faster
+        if one.health is not None and who != one.who and not is_late:
             self._void(one, "it is not the server that it was")
             one.health = replace(one.health, server=server, epoch=epoch)
-        return server
+        return who
 
     def _take(self, one: Endpoint, job: Job, verdict: Verdict) -> None:
         now = time.monotonic()
@@ -226,9 +228,9 @@ class Lane:
         self._again(job)
 
     async def _cut_off(self, one: Endpoint, delivery: _Delivery) -> None:
-        is_dead = await self._is_dead(one, delivery.server)
+        is_dead = await self._is_dead(one, delivery.who[0])
         one.rest(time.monotonic())
-        if one.health is not None and one.health.server == delivery.server:
+        if one.who[0] == delivery.who[0]:
             if is_dead:
                 self._void(one, "it ended")
             one.health = None  # and it is asked who it is before it gets more
@@ -250,12 +252,10 @@ class Lane:
     # -- whether it counts ----------------------------------------------------------------------------------------
 
     async def _check(self, one: Endpoint) -> None:
-        claimed, server = one.unproven, one.health.server if one.health is not None else ""
-        count = len(claimed)
+        claimed, count, who = one.unproven, len(one.unproven), one.who
         try:
             row = await wire.check(one.address, self._token, self._roster.heard)
-            self._recognise(one, row)
-            if row["wrong"]:
+            if self._recognise(one, row) != who or row["wrong"]:
                 self._void(one, str(row["wrong"]))
             if one.unproven is claimed:  # and not void meanwhile
                 one.unproven, one.since = claimed[count:], time.monotonic()
@@ -263,7 +263,7 @@ class Lane:
                     self._settle(job, verdict)
         except FAILURES as error:
             self._roster.blame(one, error)
-            await self._cut_off(one, _Delivery(server, {}))
+            await self._cut_off(one, _Delivery(who, {}))
         finally:
             one.is_checking = False
             self._changed.set()
