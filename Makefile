@@ -4,7 +4,7 @@ PYTHON := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
 STAMP = $(VENV)/installed-$(1)
 
-.PHONY: quickstart test test-operator lint bench bench-operator docs faults cluster cluster-quickstart cluster-up cluster-down vllm lock clean
+.PHONY: quickstart test test-operator lint bench bench-operator bench-sandbox docs faults soak cluster cluster-quickstart cluster-up cluster-down vllm lock clean
 
 quickstart: $(call STAMP,train)  ## run a real distillation on this machine and print the report's path
 	$(VENV)/bin/soda run crds/samples/quickstart.yaml
@@ -35,6 +35,10 @@ bench: $(call STAMP,dev)  ## measure the model server
 bench-operator: $(call STAMP,dev)  ## measure the operator on a real API server, into docs/benchmarks/operator.md
 	$(PYTHON) tests/bench/bench_operator.py --write
 
+# With BENCH_FLAGS='--data FOLDER --peers PYTHON --fusion FOLDER' the other harnesses stand beside it.
+bench-sandbox: $(call STAMP,dev)  ## measure the sandbox beside others, into docs/benchmarks/sandbox.md
+	$(PYTHON) tests/bench/bench_sandbox.py --write $(BENCH_FLAGS)
+
 docs: $(call STAMP,dev)  ## write the generated files again
 	$(PYTHON) -m soda_jobs.spec_docs
 	$(PYTHON) -m soda_jobs.cli_docs
@@ -47,6 +51,9 @@ cluster: $(call STAMP,dev)  ## tests on a real Kubernetes node with gVisor
 
 faults: $(call STAMP,dev)  ## fail every write of the operator in every way; hours
 	SODA_FAULTS=all $(PYTHON) -m pytest tests/faults/test_operator_crash.py
+
+soak: $(call STAMP,dev)  ## 20,000 random programs, good, bad and hostile: nothing is lost and nothing remains
+	SODA_SOAK=20000 $(PYTHON) -m pytest tests/sandbox/test_soak.py
 
 cluster-quickstart: $(call STAMP,dev)  ## the quickstart on a real node: gVisor, S3, helm, and its report
 	$(PYTHON) -m tests.cluster.quickstart
