@@ -20,19 +20,32 @@ Run = Callable[..., Verdict]
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[dict[str, Any]]:
-    """url and pid of a server; what /healthz says."""
+    """url and pid of a server, and what /healthz says. pid is None when its processes cannot be seen from here.
+
+    `SODA_TEST_SANDBOX` is the URL of one that runs already, in a pod perhaps; `SODA_TEST_RUNSC` is a runsc to
+    start it in.
+    """
+    if url := os.environ.get("SODA_TEST_SANDBOX"):
+        yield {"url": url, "pid": None, **health(url)}
+        return
+    runsc = os.environ.get("SODA_TEST_RUNSC")
+    place = [runsc, "--network=host", "--ignore-cgroups", "do", "--"] if runsc else []
     with subprocess.Popen(
-        [sys.executable, "-m", "soda_jobs.sandbox", "--workers", "2"],
+        [*place, sys.executable, "-m", "soda_jobs.sandbox", "--workers", "2"],
         stderr=subprocess.PIPE,
         env={**os.environ, "SODA_LOG": "json", "SODA_TEST_SECRET": "hunter2"},
         text=True,
     ) as process:
         assert process.stderr is not None
         ready = next(found for line in process.stderr if (found := json.loads(line))["event"] == "sandbox_ready")
-        with urllib.request.urlopen(f"{ready['url']}/healthz", timeout=5) as reply:
-            health = json.load(reply)
-        yield {"url": ready["url"], "pid": process.pid, **health}
+        yield {"url": ready["url"], "pid": None if runsc else process.pid, **health(ready["url"])}
         process.terminate()
+
+
+def health(url: str) -> dict[str, Any]:
+    with urllib.request.urlopen(f"{url}/healthz", timeout=5) as reply:
+        found: dict[str, Any] = json.load(reply)
+        return found
 
 
 @pytest.fixture

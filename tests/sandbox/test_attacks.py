@@ -20,6 +20,8 @@ Run = Callable[..., Verdict]
 def _nothing_is_left(server: dict[str, Any]) -> Iterator[None]:
     """The server's only processes are its workers, before and after."""
     yield
+    if server["pid"] is None:
+        return
     deadline = time.monotonic() + 3
     while len(tree.descendants(server["pid"])) > 2 and time.monotonic() < deadline:
         time.sleep(0.02)
