@@ -10,7 +10,8 @@ import sys
 from soda_jobs.errors import SodaError
 from soda_jobs.log import event
 from soda_jobs.parent import die_with_parent
-from soda_jobs.sandbox import golang, tools
+from soda_jobs.sandbox import golang, precompiled, tools
+from soda_jobs.sandbox.languages import CPP_FLAGS
 from soda_jobs.sandbox.server import serve
 
 
@@ -20,6 +21,8 @@ def main(words: list[str] | None = None) -> int:
     if arguments.warm:
         if tools.find("go") is not None:
             golang.warm()
+        if tools.find("g++") is not None:
+            precompiled.warm(CPP_FLAGS)
         return 0
     try:
         asyncio.run(

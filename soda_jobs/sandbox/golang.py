@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+from soda_jobs.sandbox import tools
 from soda_jobs.sandbox.tools import path_of
 
 _PACKAGE: Final = re.compile(r"[a-z0-9]+(?:/[a-z0-9]+)*")
@@ -23,10 +24,7 @@ _SECONDS: Final = 600
 
 
 def cache_folder() -> Path:
-    """`SODA_SANDBOX_CACHE`, else the user's cache folder."""
-    named = os.environ.get("SODA_SANDBOX_CACHE")
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return (Path(named) if named else home / "soda" / "sandbox") / "go"
+    return tools.cache_folder() / "go"
 
 
 @cache

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from soda_jobs.sandbox import compilers, golang, ruby, runtimes, rust, source, typescript
+from soda_jobs.sandbox import compilers, golang, precompiled, ruby, runtimes, rust, source, typescript
 from soda_jobs.sandbox.diagnostics import Reading
 from soda_jobs.sandbox.service import text_of
 from soda_jobs.sandbox.source import Source
@@ -26,6 +26,9 @@ _GCC: Final = ("-fdiagnostics-format=json", "-fmax-errors=3", "-w", "-pipe", "-f
 
 
 _NODE_ENV: Final = (("NODE_DISABLE_COLORS", "1"), ("NO_UPDATE_NOTIFIER", "1"))
+
+
+CPP_FLAGS: Final = ("-std=gnu++17", *_GCC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,7 @@ class Language:
     compile         argv of each step, in order
     run             argv for a memory limit in MiB
     service         the same compiler as a service, which spares its start
+    preloaded       modules of an interpreter that is started once and copied for each run; None: it is executed
     read_compile    stderr (or stdout) of a failed step -> Reading
     read_run        stderr, exit code, whether there were tests -> Reading
     is_address_limited   RLIMIT_AS works; where a runtime reserves addresses, only resident memory is watched
@@ -70,6 +74,7 @@ class Language:
     shown: Callable[[], Argv] = tuple
     refuse: Callable[[Source], Reading | None] = lambda joined: None
     service: Resident | None = None
+    preloaded: Argv | None = None
     is_address_limited: bool = False
     overhead_mib: int = 0
     env: tuple[tuple[str, str], ...] = ()
@@ -106,14 +111,20 @@ def _run_node(joined: Source, memory_mib: int) -> Argv:
     return (path_of("node"), f"--max-old-space-size={memory_mib}", "--require", f"./{source.PRELOAD}", main)
 
 
-def _gcc(tool: str, standard: str, libraries: Argv) -> Callable[[Source], tuple[Argv, ...]]:
-    def compile_(joined: Source) -> tuple[Argv, ...]:
-        wrap = ("-Wl,--wrap=main",) if joined.has_proof else ()
-        only_object = () if joined.has_entry else ("-c",)
-        flags = (path_of(tool), f"-std={standard}", *_GCC, *only_object, *wrap)
-        return ((*flags, *sorted(joined.files), "-o", "program", *libraries),)
+def _gcc(tool: str, standard: str, joined: Source, *more: str) -> tuple[Argv, ...]:
+    wrap = ("-Wl,--wrap=main",) if joined.has_proof else ()
+    only_object = () if joined.has_entry else ("-c",)
+    flags = (path_of(tool), f"-std={standard}", *_GCC, *only_object, *wrap)
+    return ((*flags, *more, *sorted(joined.files), "-o", "program", "-lm"),)
 
-    return compile_
+
+def _compile_c(joined: Source) -> tuple[Argv, ...]:
+    return _gcc("gcc", "gnu17", joined)
+
+
+def _compile_cpp(joined: Source) -> tuple[Argv, ...]:
+    header = precompiled.header_for(joined.headers, CPP_FLAGS)
+    return _gcc("g++", "gnu++17", joined, *(("-include", str(header)) if header is not None else ()))
 
 
 def _run_native(joined: Source, memory_mib: int) -> Argv:
@@ -172,6 +183,7 @@ LANGUAGES: Final[Mapping[str, Language]] = {
         read_run=runtimes.python_run,
         extra_files=_python_files,
         links=_python_links,
+        preloaded=(),
         is_address_limited=True,
         env=(("PYTHONHASHSEED", "0"), ("PYTHONIOENCODING", "utf-8:surrogateescape")),
     ),
@@ -214,7 +226,7 @@ LANGUAGES: Final[Mapping[str, Language]] = {
         tools=("gcc",),
         version=_asking("gcc", "--version"),
         join=source.join_c,
-        compile=_gcc("gcc", "gnu17", ("-lm",)),
+        compile=_compile_c,
         run=_run_native,
         read_compile=compilers.gcc_compile,
         read_run=runtimes.native_run,
@@ -224,7 +236,8 @@ LANGUAGES: Final[Mapping[str, Language]] = {
         tools=("g++",),
         version=_asking("g++", "--version"),
         join=source.join_cpp,
-        compile=_gcc("g++", "gnu++17", ()),
+        compile=_compile_cpp,
+        shown=lambda: (str(precompiled.folder()),),
         run=_run_native,
         read_compile=compilers.gcc_compile,
         read_run=runtimes.native_run,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from base64 import b64encode
 from collections.abc import Mapping
@@ -10,10 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from soda_jobs.log import event
-from soda_jobs.sandbox import tools
+from soda_jobs.sandbox import machine, tools
 from soda_jobs.sandbox.diagnostics import Reading, clean
 from soda_jobs.sandbox.inside import BOX, Walls
-from soda_jobs.sandbox.jail import Ended, Jail, JailEnded, JailFault
+from soda_jobs.sandbox.jail import Ended, ForkServer, Jail, JailEnded, JailFault
 from soda_jobs.sandbox.languages import COMPILE_MIB, COMPILE_SECONDS, LANGUAGES, Language, Resident, version_in
 from soda_jobs.sandbox.service import SECONDS, Reply, Service
 from soda_jobs.sandbox.source import Source
@@ -82,7 +81,8 @@ def _run(program: Program, language: Language, joined: Source, walls: Walls) -> 
     content = _encoded({**joined.files, **language.extra_files(joined)})
     if made is not None:
         content = {**made.files, **content}
-    with Jail(walls, content, language.links(), shown=_shown(language)) as jail:
+    server = _fork_server(program, language, joined)
+    with Jail(walls, content, language.links(), shown=_shown(language), fork_server=server) as jail:
         if made is None:
             ended, seconds = _compile_in_jail(language, joined, jail)
             if ended is not None:
@@ -120,6 +120,8 @@ def _opening(language: Language, resident: Resident, walls: Walls) -> tuple[Jail
 def _compile_in_jail(language: Language, joined: Source, jail: Jail) -> tuple[Ended | None, float]:
     """The step that failed, if one did; and the seconds that all took."""
     env, seconds = _env(language, jail.box), 0.0
+    if jail.box != BOX:  # no walls are built, and what we keep may be nothing that a program's user may read
+        joined = replace(joined, headers=())
     for argv in language.compile(joined):
         ended = jail.run(Job(argv, env, COMPILE_SECONDS, COMPILE_MIB << 20))
         seconds += ended.seconds
@@ -157,6 +159,20 @@ def _version(language: Language, walls: Walls) -> str | None:
     with Jail(walls, {}, {}, shown=_shown(language)) as jail:
         ended = jail.run(Job(language.version(), _env(language, jail.box), COMPILE_SECONDS, COMPILE_MIB << 20))
     return version_in(ended.stdout + ended.stderr) if ended.code == 0 else None
+
+
+def _fork_server(program: Program, language: Language, joined: Source) -> ForkServer | None:
+    """What to keep started for programs of this language: the same command, waiting for its main file."""
+    if language.preloaded is None:
+        return None
+    return ForkServer(
+        argv=language.run(joined, program.memory_mib),
+        env=tuple(_env(language, BOX).items()),
+        awaited=joined.main,
+        files=tuple(language.extra_files(joined).items()),
+        links=tuple(language.links().items()),
+        preloaded=language.preloaded,
+    )
 
 
 def _job(program: Program, language: Language, joined: Source, box: str) -> Job:
@@ -211,24 +227,8 @@ def _shown(language: Language) -> tuple[str, ...]:
 
 
 def find_walls(slot: int) -> Walls:
-    """The strongest walls of this machine that Python runs within; `missing` says in one sentence what they lack.
-
-    Raises JailFault when it runs within none.
-    """
-    own = _FIRST_PROGRAM_ID + slot if os.geteuid() == 0 else None
-    whole = Walls(namespaces=True, program_id=own)
-    reason = _obstacle(whole)
-    if reason is None:
-        return whole
-    lost = f"no namespaces here ({reason}): programs can reach the network and see files of this machine"
-    apart = Walls(namespaces=False, program_id=own, missing=lost)
-    if own is not None and _obstacle(apart) is None:
-        return apart
-    bare = replace(apart, program_id=None, missing=f"{lost}, and run as the user who started the sandbox")
-    reason = _obstacle(bare)
-    if reason is not None:
-        raise JailFault(f"Python does not run in a sandbox here: {reason}")
-    return bare
+    """The strongest walls of this machine that Python runs within. Raises JailFault when it runs within none."""
+    return machine.strongest(slot, _obstacle)
 
 
 def _obstacle(walls: Walls) -> str | None:
@@ -239,6 +239,3 @@ def _obstacle(walls: Walls) -> str | None:
         return str(error)
     except JailFault as fault:
         return str(fault)
-
-
-_FIRST_PROGRAM_ID: Final = 60_000

@@ -25,7 +25,7 @@ from soda_jobs.sandbox.watch import Job
 
 MAX_PROGRAMS: Final = 200
 MAX_REPLY: Final = 4 << 20
-MAX_FILES: Final = 1000
+MAX_NAMES: Final = 24 << 10  # bytes of all names and what goes with them
 SECONDS: Final = 10.0  # of its own time, for one program; who needs longer is compiled in its own jail
 MAX_FALSE_STARTS: Final = 3
 
@@ -107,7 +107,7 @@ def encode(files: Mapping[str, bytes]) -> bytes:
 def decode(body: bytes) -> Reply:
     """A reply without its length. Raises what `ask` takes for odd."""
     parts = list(_parts(body))
-    if len(parts) % 2 or len(parts) > 2 * MAX_FILES:
+    if len(parts) % 2:
         raise _Odd("its reply is not pairs of names and contents")
     names, contents = parts[::2], parts[1::2]
     if names == [b""] and contents[0]:
@@ -116,7 +116,11 @@ def decode(body: bytes) -> Reply:
         files = {name.decode(): content for name, content in zip(names, contents, strict=True)}
     except UnicodeDecodeError as error:
         raise _Odd("a name in its reply is not text") from error
-    if len(files) < len(names) or not all(_NAME.fullmatch(name) for name in files):
+    if (
+        len(files) < len(names)
+        or sum(len(name) + 32 for name in names) > MAX_NAMES
+        or not all(_NAME.fullmatch(name) for name in files)
+    ):
         raise _Odd("a name in its reply is no file's")
     return Reply(files)
 

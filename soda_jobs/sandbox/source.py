@@ -8,8 +8,10 @@ means to cheat.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
+
+from soda_jobs.sandbox.precompiled import headers_of
 
 _TESTS_EXIT: Final = re.compile(r"\bexit\s*\(|\bunittest\.main\s*\(|\bpytest\.main\s*\(", re.IGNORECASE)
 _TOKENS: Final = re.compile(
@@ -22,13 +24,15 @@ _TOKENS: Final = re.compile(
 class Source:
     """`files` by name; `main` is what is compiled or run: a file, or Java's main class ("" when there is none).
 
-    `has_entry` is False when there is nothing to run, `has_proof` True when a run must write to descriptor 3.
+    `has_entry` is False when there is nothing to run, `has_proof` True when a run must write to descriptor 3;
+    `headers` may be taken precompiled.
     """
 
     files: dict[str, str]
     main: str
     has_entry: bool = True
     has_proof: bool = False
+    headers: tuple[str, ...] = ()
 
 
 def without_comments(text: str) -> str:
@@ -87,30 +91,23 @@ def join_javascript(code: str, tests: str) -> Source:
 # -- C and C++ ----------------------------------------------------------------------------------------------------
 
 _C_MAIN: Final = re.compile(r"\bmain\s*\(")
-_PROOF_FILE: Final = "proof.c"
-# The linker's --wrap=main calls this instead of main, so that `main` keeps its meaning (it may lack a return).
+# The linker's --wrap=main calls this instead of main, so that `main` keeps its meaning (it may lack a return). The
+# one call of the system has a name of its own here, because a program may define a `write` that is none.
 _C_PROOF: Final = (
-    "#include <unistd.h>\n"
-    "#ifdef __cplusplus\n"
-    'extern "C" {\n'
-    "#endif\n"
-    "int __real_main(int, char **, char **);\n"
-    "int __wrap_main(int count, char **words, char **env) {\n"
-    "    int code = __real_main(count, words, env);\n"
-    '    return code == 0 && write(3, ".", 1) < 0 ? 1 : code;\n'
-    "}\n"
-    "#ifdef __cplusplus\n"
-    "}\n"
-    "#endif\n"
+    "{c}int __real_main(int, char **, char **); "
+    '{c}long __soda_write(int, const void *, unsigned long) __asm__("write"); '
+    "{c}int __wrap_main(int count, char **words, char **env) {{ int code = __real_main(count, words, env); "
+    'return code == 0 && __soda_write(3, ".", 1) < 0 ? 1 : code; }}\n#line 1\n'
 )
 
 
 def join_c(code: str, tests: str) -> Source:
-    return _join_c(code, tests, "main.c", _PROOF_FILE)
+    return _join_c(code, tests, "main.c", _C_PROOF.format(c=""))
 
 
 def join_cpp(code: str, tests: str) -> Source:
-    return _join_c(code, tests, "main.cpp", "proof.cpp")
+    joined = _join_c(code, tests, "main.cpp", _C_PROOF.format(c='extern "C" '))
+    return replace(joined, headers=headers_of(code))
 
 
 def _join_c(code: str, tests: str, name: str, proof: str) -> Source:
@@ -122,7 +119,7 @@ def _join_c(code: str, tests: str, name: str, proof: str) -> Source:
     text = f"{code}\n\n{tests}\n"
     if tests_leave_by_themselves(tests):
         return Source({name: text}, name)
-    return Source({name: text, proof: _C_PROOF}, name, has_proof=True)
+    return Source({name: f"{proof}{text}"}, name, has_proof=True)
 
 
 # -- Java ---------------------------------------------------------------------------------------------------------

@@ -15,6 +15,13 @@ PATH: Final = "/usr/local/go/bin:/usr/local/bin:/usr/bin:/bin"
 _ALWAYS_SHOWN: Final = ("/usr/", "/bin/", "/sbin/", "/lib")
 
 
+def cache_folder() -> Path:
+    """Of what is compiled once on a machine: `SODA_SANDBOX_CACHE`, else below the user's cache folder."""
+    named = os.environ.get("SODA_SANDBOX_CACHE")
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(named) if named else home / "soda" / "sandbox"
+
+
 @cache
 def find(tool: str) -> str | None:
     """The program's path; "python" is the interpreter below the environment that runs the sandbox, and "tsc" the
