@@ -248,6 +248,8 @@ def _become(job: dict[str, Any], handles: list[int], setup: Setup, control: sock
 
 def _take(handles: list[int]) -> None:
     """Make the handles descriptors 0 to 3; all others are closed by execve."""
+    for handle in handles:  # as they were received, a program would have them too
+        os.set_inheritable(handle, False)
     high = [os.dup(handle) for handle in handles]  # a gap below: 0 to 3 may be among the handles
     while min(high) <= PROOF:
         high = [os.dup(handle) for handle in high]
