@@ -32,6 +32,7 @@ def main(words: list[str] | None = None) -> int:
                 socket_path=arguments.socket,
                 workers=arguments.workers,
                 require_isolation=arguments.require_isolation,
+                require_gvisor=arguments.require_gvisor,
             )
         )
     except SodaError as error:
@@ -50,6 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--require-isolation", action="store_true", help="end with exit code 77 where a wall is missing"
+    )
+    parser.add_argument(
+        "--require-gvisor", action="store_true", help="end with exit code 77 where the kernel is not gVisor's"
     )
     parser.add_argument("--warm", action="store_true", help="only fill the compile caches, for an image")
     return parser

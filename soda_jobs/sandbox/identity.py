@@ -30,7 +30,7 @@ def identities(versions: Mapping[str, str | None], walls: Mapping[str, Any], is_
     found = {}
     for language, version in versions.items():
         if version is not None:
-            machine = [platform.machine(), bool(walls.get("namespaces")), is_gvisor]
+            machine = [platform.machine(), bool(walls.get("namespaces")), bool(walls.get("launcher")), is_gvisor]
             parts = json.dumps([code_digest(), language, version, *machine])
             found[language] = hashlib.sha256(parts.encode()).hexdigest()[:32]
     return found

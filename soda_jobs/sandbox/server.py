@@ -22,6 +22,7 @@ from typing import Any, Final, Protocol
 
 from soda_jobs.errors import InvalidInput, Retry, SandboxNotIsolated
 from soda_jobs.log import event
+from soda_jobs.sandbox import selftest
 from soda_jobs.sandbox.canary import Canaries, CanariesWrong
 from soda_jobs.sandbox.httpd import (
     MAX_HEAD,
@@ -44,7 +45,13 @@ _HEAD_SECONDS: Final = 60.0
 
 
 async def serve(
-    *, port: int, host: str, socket_path: str | None, workers: int, require_isolation: bool = False
+    *,
+    port: int,
+    host: str,
+    socket_path: str | None,
+    workers: int,
+    require_isolation: bool = False,
+    require_gvisor: bool = False,
 ) -> None:
     """Serve until SIGTERM or SIGINT. Raises InvalidInput when the address cannot be used, SandboxNotIsolated where
     a required wall is missing, before any program is taken, and Retry when its canaries stay wrong."""
@@ -69,9 +76,14 @@ async def serve(
         asyncio.get_running_loop().add_signal_handler(number, server.stopped.set)
     try:
         await _probe(pool)
-        if require_isolation and pool.walls["missing"]:
-            raise SandboxNotIsolated(f"the sandbox lacks a wall: {pool.walls['missing']}")
-        await server.prove()
+        missing = [text for text in (pool.walls["missing"],) if text]
+        missing += await selftest.faults(pool, require_gvisor=require_gvisor)
+        if missing and (require_isolation or require_gvisor):
+            raise SandboxNotIsolated(f"the sandbox lacks a wall: {'; '.join(missing)}")
+        pool.walls["missing"] = "; ".join(missing)
+        wrong = await server.prove()
+        if wrong and require_isolation:
+            raise SandboxNotIsolated(f"the sandbox keeps no watch: {wrong}")
         if server.failure is None:
             event("sandbox_ready", **address, workers=workers, languages=pool.versions)
         if pool.walls["missing"]:

@@ -178,7 +178,7 @@ def test_a_local_sandbox_is_gone_after_its_block() -> None:
             return set(tree.descendants(os.getpid())) - before
 
     started_here = asyncio.run(use())
-    assert len(started_here) == 2
+    assert len(started_here) >= 2
     assert all(map(is_gone, started_here))
 
 
