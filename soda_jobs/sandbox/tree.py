@@ -55,17 +55,17 @@ def descendants(root: int) -> list[int]:
     found: list[int] = []
     waiting = [root]
     while waiting:
-        children = _children(waiting.pop())
-        found += children
-        waiting += children
+        below = children(waiting.pop())
+        found += below
+        waiting += below
     return found
 
 
-def _children(pid: int) -> list[int]:
-    children: list[int] = []
+def children(pid: int) -> list[int]:
+    found: list[int] = []
     for thread in _names(f"/proc/{pid}/task"):
-        children += map(int, _read(f"/proc/{pid}/task/{thread}/children").split())
-    return children if children or _KERNEL_LISTS_CHILDREN else _children_by_search(pid)
+        found += map(int, _read(f"/proc/{pid}/task/{thread}/children").split())
+    return found if found or _KERNEL_LISTS_CHILDREN else _children_by_search(pid)
 
 
 def _children_by_search(pid: int) -> list[int]:

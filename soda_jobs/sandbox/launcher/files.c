@@ -1,4 +1,4 @@
-/* Small steps on files and mounts. */
+/* Small steps on files, descriptors, limits and mounts. */
 #define _GNU_SOURCE
 #include "jail.h"
 
@@ -7,6 +7,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 int put(const char *path, const char *text) {
@@ -25,6 +26,23 @@ void make_folders_to(char *path) {
         mkdir(path, 0755);
         *slash = '/';
     }
+}
+
+void close_from(int first) {
+    if (syscall(SYS_close_range, first, ~0U, 0) < 0)
+        for (int i = first; i < 1024; i++)
+            close(i);
+}
+
+/* As low as wanted, or lower where it is. */
+int set_limit(int which, rlim_t wanted) {
+    struct rlimit limit = {wanted, wanted};
+    if (setrlimit(which, &limit) == 0)
+        return 0;
+    if (getrlimit(which, &limit) < 0)
+        return -1;
+    limit.rlim_cur = limit.rlim_max < wanted ? limit.rlim_max : wanted;
+    return setrlimit(which, &limit);
 }
 
 int bind_read_only(const char *source, const char *target) {

@@ -61,5 +61,7 @@ int filter_system_calls(void);
 int put(const char *path, const char *text);
 void make_folders_to(char *path);
 int bind_read_only(const char *source, const char *target);
+void close_from(int first);
+int set_limit(int which, rlim_t wanted);
 
 #endif

@@ -14,7 +14,7 @@
 #include <string.h>
 #include <sys/personality.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include <linux/capability.h>
@@ -39,10 +39,7 @@ static void take_limits(struct message *message) {
     for (uint64_t left = take_number(message); left && !message->is_bad; left--) {
         int which = (int)take_number(message);
         rlim_t wanted = take_number(message);
-        struct rlimit limit;
-        if (getrlimit(which, &limit) == 0 && wanted < limit.rlim_max)
-            limit.rlim_cur = limit.rlim_max = wanted;
-        if (setrlimit(which, &limit) < 0)
+        if (set_limit(which, wanted) < 0)
             fault(CONTROL, "setrlimit", "");
     }
 }
@@ -93,6 +90,7 @@ int main(void) {
         fault(CONTROL, "start", "");
     }
     become_user();
+    umask(0); /* process 1 of a jail sets the programs' */
     if (argv[0]) {
         if (count != 1 || (fds[0] != LIBRARY && dup2(fds[0], LIBRARY) < 0))
             fault(CONTROL, "dup2", "");
