@@ -29,7 +29,7 @@ _COMMON: Final[Mapping[str, Program]] = {
     "syntax": Program("", "python", "def add(a, b:\n    return a + b\n"),
     "timeout": Program("", "python", "import time\ntime.sleep(60)\n", timeout_seconds=0.3),
     "memory": Program("", "python", "x = bytearray(1 << 30)\n", memory_mib=128),
-    "process_limit": Program("", "python", _FORKS),
+    "process_limit": Program("", "python", _FORKS, memory_mib=8192),  # where pages that are shared count for each
 }
 # In the other languages: their toolchain compiles and runs, and refuses what is no program.
 _GOOD_AND_BROKEN: Final[Mapping[str, tuple[str, str]]] = {
