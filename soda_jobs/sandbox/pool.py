@@ -58,15 +58,15 @@ class Ran:
 class Pool:
     """`size` workers. `run` may be called by any number of tasks; each waits for an idle worker."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, worker: Callable[[int], Worker] = Worker, *, gvisor: bool | None = None) -> None:
         self.size = size
-        self._workers = [Worker(slot) for slot in range(size)]
+        self._workers = [worker(slot) for slot in range(size)]
         self._idle: asyncio.LifoQueue[Worker] = asyncio.LifoQueue()
         for worker in reversed(self._workers):
             self._idle.put_nowait(worker)
         self._gate = Gate()
         self._confirmed: OrderedDict[bytes, int] = OrderedDict()
-        self.is_gvisor = is_gvisor()
+        self.is_gvisor = is_gvisor() if gvisor is None else gvisor
         self._slowness = Slowness(self.is_gvisor)
         self.trouble = ""
         self.walls: dict[str, Any] = {}
