@@ -83,6 +83,12 @@ def parser(program: str = "soda") -> argparse.ArgumentParser:
         "-k", dest="pass_k", default="1", metavar="K[,K...]", help="pass@k to report (default 1)"
     )
     evaluate.add_argument("--timeout", type=float, default=10.0, metavar="SECONDS", help="for each program (10)")
+    evaluate.add_argument(
+        "--protocol",
+        choices=("observe", "official", "both"),
+        default="observe",
+        help="how a pass is proved: judged outside, as by the benchmark's harness, or both, compared (observe)",
+    )
     evaluate.add_argument("--sandbox", metavar="URL", help="a running sandbox (default: start one here)")
     _output(evaluate)
 

@@ -71,6 +71,8 @@ class Execution(Record):
     verdict: str
     phase: Literal["extract", "compile", "run"]
     detail: str
+    proof: NotRequired[Literal["observed", "controlled", "official"]]  # what a verdict with tests rests on
+    official: NotRequired[str]  # the verdict of the tests' own word, where both ways were asked for
 
 
 class Judgement(Record):

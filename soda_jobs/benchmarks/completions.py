@@ -2,7 +2,8 @@
 
 in   {"task_id": "HumanEval/0", "completion": "    return …"}   a line for each sample, as HumanEval's own
      harness reads it
-out  pass@k, and <file>_results.jsonl: the same lines with "passed" and "result" (passed, timed out, failed: …)
+out  pass@k, and <file>_results.jsonl: the same lines with "passed", "result" (passed, timed out, failed: …) and
+     "proof" (observed, controlled, official); with both protocols also "official", what the tests' own word was
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from soda_jobs.metrics.passk import pass_at_k
 from soda_jobs.reading import read_source
 from soda_jobs.records import Question, write_rows
 from soda_jobs.sandbox.client import LocalSandbox, run_programs
+from soda_jobs.sandbox.oracle.protocol import Proven, Way, prove
 from soda_jobs.sandbox.types import Program, Verdict, status
 
 _NAMED: Final = 5  # missing tasks named in an error
@@ -36,12 +38,13 @@ def score_completions(
     out: Path | None,
     pass_k: Sequence[int],
     timeout_seconds: float,
+    protocol: Way = "observe",
 ) -> dict[str, Any]:
     """{"pass@1": 0.65, "tasks": 164, "samples": 164, "passed": 107, "results": "…"} of a file of completions.
 
     `source` is the benchmark's own file, None the one it is published in; `sandbox_url` None starts a sandbox
-    here. `timeout_seconds` is for each program. Raises InvalidInput when a task has no completion or fewer than
-    k, Retry when the sandbox gave no verdict.
+    here. `timeout_seconds` is for each program, `protocol` how its pass is proved. Raises InvalidInput when a task
+    has no completion or fewer than k, Retry when the sandbox gave no verdict.
     """
     with tempfile.TemporaryDirectory() as work:
         tasks = {task["task_id"]: task for task in load_tasks(benchmark, source=source, work=Path(work))}
@@ -56,27 +59,27 @@ def score_completions(
             raise InvalidInput(
                 f"pass@{k} needs {k} completions of every task; some have fewer", field=str(completions)
             )
-    verdicts = asyncio.run(_run(programs, sandbox_url))
-    passed = [_passed(verdict) for verdict in verdicts]
+    given = {
+        str(number): tasks[sample["task_id"]].get("starter_code", "") for number, (_, sample) in enumerate(samples)
+    }
+    proofs = asyncio.run(_run(programs, sandbox_url, protocol, given))
+    passed = [_passed(proof.verdict) for proof in proofs]
     results = out or completions.with_name(f"{completions.name}_results.jsonl")
     write_rows(
         results,
         (
-            {**sample, "result": _result(verdict), "passed": fine}
-            for (_, sample), verdict, fine in zip(samples, verdicts, passed, strict=True)
+            {**sample, "result": _result(proof.verdict), "passed": fine, **_rests_on(proof)}
+            for (_, sample), proof, fine in zip(samples, proofs, passed, strict=True)
         ),
     )
     rates = {
         f"pass@{k}": sum(pass_at_k(len(of), sum(passed[n] for n in of), k) for of in taken.values()) / len(taken)
         for k in pass_k
     }
-    return {
-        **rates,
-        "tasks": len(tasks),
-        "samples": len(samples),
-        "passed": sum(passed),
-        "results": str(results),
-    }
+    counts = {"tasks": len(tasks), "samples": len(samples), "passed": sum(passed)}
+    if protocol == "both":
+        counts["disagreements"] = sum(map(_disagrees, proofs))
+    return {**rates, **counts, "results": str(results)}
 
 
 def _program(
@@ -107,20 +110,33 @@ def _samples_of_each(
     return places
 
 
-async def _run(programs: Sequence[Program], url: str | None) -> list[Verdict]:
-    """One verdict for each program, in their order."""
+async def _run(
+    programs: Sequence[Program], url: str | None, protocol: Way, given: Mapping[str, str]
+) -> list[Proven]:
+    """One proven verdict for each program, in their order."""
     if url is None:
         async with LocalSandbox() as own:
-            return await _run(programs, own)
-    done: list[str] = []
+            return await _run(programs, own, protocol, given)
+    token = os.environ.get("SODA_SANDBOX_TOKEN")
+    done: set[str] = set()
 
     def count(verdict: Verdict) -> None:
-        done.append(verdict.id)
+        done.add(verdict.id)
         progress("programs", len(done), len(programs))
 
-    token = os.environ.get("SODA_SANDBOX_TOKEN")
-    verdicts = await run_programs(url, programs, token=token, on_verdict=count)
-    return list(verdicts.values())
+    async def run(batch: list[Program]) -> Mapping[str, Verdict]:
+        return await run_programs(url, batch, token=token, on_verdict=count)
+
+    return list((await prove(programs, run, protocol, given)).values())
+
+
+def _disagrees(proof: Proven) -> bool:
+    return proof.official is not None and _passed(proof.official) != _passed(proof.verdict)
+
+
+def _rests_on(proof: Proven) -> dict[str, str]:
+    own = {} if proof.official is None else {"official": _result(proof.official)}
+    return {"proof": proof.proof, **own}
 
 
 def _passed(verdict: Verdict) -> bool:

@@ -37,6 +37,7 @@ def evaluate(arguments: Namespace) -> int:
         out=Path(arguments.out) if arguments.out else None,
         pass_k=_pass_k(arguments.pass_k),
         timeout_seconds=arguments.timeout,
+        protocol=arguments.protocol,
     )
     if arguments.output == "json":
         print(json.dumps(result, ensure_ascii=False))

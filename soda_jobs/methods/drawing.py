@@ -224,10 +224,14 @@ class Drawing(Canvas):
         )
 
     def execute(self, t: int, completions: str) -> str:
-        return self._execute(stage_name(t, "execute"), t, completions, [], rules="feedback")
+        return self._execute(stage_name(t, "execute"), t, completions)
 
-    def _execute(self, name: str, t: int, completions: str, tasks: Sequence[str], *, rules: str) -> str:
+    def _execute(
+        self, name: str, t: int, completions: str, tasks: Sequence[str] = (), protocol: str | None = None
+    ) -> str:
+        """Answers to questions are run as they are; those to tasks with their tests, proved by `protocol`."""
         limits = self.spec.execution
+        settings = {"rules": "feedback"} if protocol is None else {"rules": "benchmark", "protocol": protocol}
         return self._add(
             name,
             Kind.EXECUTE,
@@ -237,7 +241,7 @@ class Drawing(Canvas):
             languages=limits.languages,
             timeout_seconds=limits.timeout_seconds,
             memory_mib=limits.memory_mib,
-            rules=rules,
+            **settings,
         )
 
     def evaluate(self, t: int, student: str, benchmarks: Sequence[str], scorer: str) -> None:
@@ -251,7 +255,7 @@ class Drawing(Canvas):
                 sampling=asked.sampling,
                 samples=asked.samples,
             )
-            executed = self._execute(stage_name(t, f"{item.name}-run"), t, answers, [stage], rules="benchmark")
+            executed = self._execute(stage_name(t, f"{item.name}-run"), t, answers, [stage], asked.protocol)
             scored = self.has("judge") and asked.model_score
             judged = [self.judge(t, scorer, answers, [stage], f"{item.name}-judge")] if scored else []
             self._add(

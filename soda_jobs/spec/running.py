@@ -76,6 +76,10 @@ class Evaluation(Block):
     """Answers to each task. Default: SODA 4.5."""
     sampling: Sampling = Sampling()
     """How the student answers. Default: SODA 4.5."""
+    protocol: Literal["observe", "official", "both"] = "observe"
+    """How a pass is proved. `observe`: what a program says is judged outside its sandbox, or else its tests are
+    run again with a wrong expectation. `official`: as by the benchmark's own harness, which a program can deceive.
+    `both`: `observe`, and every disagreement is listed."""
     every: Literal["round", "end"] = "round"
     """Measure after every round, or only after the last. The untouched student is measured in both."""
     model_score: bool = True

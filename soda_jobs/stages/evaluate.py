@@ -5,6 +5,7 @@ in   tasks        rows of Question: all tasks of the benchmark
      judgements   rows of Judgement of the same answers (optional)
 out  rows.jsonl     one Metric for each of (pass@k, model_score) and each language, and for "all"
      metrics.json   the same without `per_task`, as one list
+     disagreements.jsonl   executions of which the official harness says something else; only when it was asked
 
     {"benchmark": "humaneval", "language": "python", "metric": "pass@1", "k": 1, "n": 164, "value": 0.652,
      "ci": [0.579, 0.726], "per_task": {"3f00…": 1.0, …}, "settings": {"samples": 1, "bootstrap_samples": 1000, …}}
@@ -28,6 +29,7 @@ from soda_jobs.records import Metric, write_rows
 
 ALL: Final = "all"
 METRICS: Final = "metrics.json"
+DISAGREEMENTS: Final = "disagreements.jsonl"
 _NAMED: Final = 5  # missing tasks named in an error
 
 
@@ -40,7 +42,8 @@ class Settings(StageSettings):
 
 def run(settings: Settings, context: Context) -> Summary:
     tasks = list(context.rows("tasks"))
-    results = outcomes(tasks, context.rows("executions"))
+    executions = list(context.rows("executions"))
+    results = outcomes(tasks, executions)
     samples = len(next(iter(results.values())))
     scores = first_scores(context.rows("judgements"))
     rows = []
@@ -58,8 +61,23 @@ def run(settings: Settings, context: Context) -> Summary:
     write_rows(context.out / ROWS, rows)
     brief = [{key: value for key, value in row.items() if key != "per_task"} for row in rows]
     (context.out / METRICS).write_text(json.dumps(brief, indent=1) + "\n", encoding="utf-8")
+    counts = {"tasks": len(tasks), "rows": len(rows)}
+    if any("official" in row for row in executions):
+        listed = disagreements(executions)
+        write_rows(context.out / DISAGREEMENTS, listed)
+        counts["disagreements"] = len(listed)
     headline = {row["metric"]: row["value"] for row in rows if row["language"] == ALL}
-    return Summary(counts={"tasks": len(tasks), "rows": len(rows)}, headline=headline)
+    return Summary(counts=counts, headline=headline)
+
+
+def disagreements(executions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What passed by one way and not by the other, in the order of the executions."""
+    keys = ("completion_id", "question_id", "sample", "language", "verdict", "official", "proof", "detail")
+    return [
+        {key: row[key] for key in keys}
+        for row in executions
+        if "official" in row and (row["official"] == "pass") != (row["verdict"] == "pass")
+    ]
 
 
 def outcomes(tasks: Sequence[Mapping[str, Any]], executions: Any) -> dict[str, list[bool]]:

@@ -8,7 +8,8 @@ out  rows.jsonl   one Execution for each completion
      "sample": 0, "language": "python", "is_complete": true, "status": "pass", "verdict": "pass", …}
 
 Without tests a pass means that the program ran to its end with exit code 0 (paper section 3.3.2). A fault of the
-sandbox is never the program's: it is retried, and if it stays the stage ends without a verdict.
+sandbox is never the program's: it is retried, and if it stays the stage ends without a verdict. With tests a
+verdict is proved as `protocol` asks, and the row says what it rests on.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from soda_jobs.extract import Extracted, extract
 from soda_jobs.records import Execution, record_id
 from soda_jobs.rows import Outcome, map_rows
 from soda_jobs.sandbox.dispatch import Dispatcher
+from soda_jobs.sandbox.oracle.protocol import Proven, prove_one
 from soda_jobs.sandbox.types import Program, Verdict, status
 from soda_jobs.sandbox.verdict_cache import VerdictCache, default_folder
 
@@ -46,6 +48,7 @@ class Settings(StageSettings):
     timeout_seconds: float
     memory_mib: int
     rules: Literal["feedback", "benchmark"]
+    protocol: Literal["observe", "official", "both"] = "observe"
 
 
 def run(settings: Settings, context: Context) -> Summary:
@@ -86,12 +89,22 @@ async def _execute(
             memory_mib=settings.memory_mib,
             rules=settings.rules,
         )
-        verdict = await dispatcher.run(job)
-        return Outcome(rows=[_execution(settings, context.round, completion, found, verdict)])
+        given = question.get("starter_code", "")
+        proven = await prove_one(job, dispatcher.run, settings.protocol, given)
+        row = _execution(settings, context.round, completion, found, proven.verdict)
+        return Outcome(rows=[{**row, **_proof(proven)} if tests else row])
 
     async with dispatcher:
         counts = await map_rows(completions, work, context=context, unit="programs", in_flight=_IN_FLIGHT)
     return counts, dispatcher.count
+
+
+def _proof(proven: Proven) -> dict[str, str]:
+    if proven.official is None:
+        return {"proof": proven.proof}
+    if status(proven.official, "benchmark") == "infra_error":
+        raise Retry(f"the sandbox could not run {proven.official.id}: {proven.official.detail}")
+    return {"proof": proven.proof, "official": proven.official.verdict}
 
 
 def _execution(

@@ -58,12 +58,16 @@ class Prepared:
 
 
 @functools.lru_cache(maxsize=256)
-def prepare(tests: str) -> Prepared | str:
-    """Tests made ready once for all programs; or, in a few words, why they cannot be judged outside."""
+def prepare(tests: str, given: str = "") -> Prepared | str:
+    """Tests made ready once for all programs; or, in a few words, why they cannot be judged outside.
+
+    A helper that the task gave, such as HumanEval's `poly`, is the tests' own: a program might bring another.
+    """
     if len(tests) > _MAX_TESTS:
         return "it is too long"
     try:
         tree = Folder().visit(ast.parse(tests))
+        tree.body[:0] = _helpers(given)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return "it cannot be read"
     seed = hashlib.sha256(tests.encode("utf-8", "surrogatepass")).hexdigest()
@@ -76,6 +80,22 @@ def prepare(tests: str) -> Prepared | str:
         if first.steps:
             return replace(prepared, first=first)
     return "it calls nothing of the program"
+
+
+def _helpers(given: str) -> list[ast.stmt]:
+    """The functions of a text that have a body; one to be completed has only its description."""
+    try:
+        body = ast.parse(given).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+    functions = (node for node in body if isinstance(node, ast.FunctionDef) and not node.decorator_list)
+    return [node for node in functions if not all(map(_is_empty, node.body))]
+
+
+def _is_empty(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Pass) or (
+        isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+    )
 
 
 def _called_builtins(tree: ast.Module) -> frozenset[str]:

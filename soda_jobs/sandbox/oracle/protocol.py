@@ -23,9 +23,10 @@ from soda_jobs.sandbox.oracle.session import Session
 from soda_jobs.sandbox.oracle.values import NotSplittable
 from soda_jobs.sandbox.types import Program, Verdict
 
-Way = Literal["observe", "official"]
+Way = Literal["observe", "official", "both"]
 Proof = Literal["observed", "controlled", "official"]
-Run = Callable[[list[Program]], Awaitable[Mapping[str, Verdict]]]
+Run = Callable[[Program], Awaitable[Verdict]]
+RunAll = Callable[[list[Program]], Awaitable[Mapping[str, Verdict]]]
 
 MAX_ROUNDS: Final = 5
 _OURS: Final = ("sandbox_error", "unsupported")  # verdicts that say nothing of the program
@@ -34,11 +35,15 @@ _EARLY: Final = "it ended before its tests did"
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """A final verdict and what it rests on. `reason` is why not on more."""
+    """A final verdict and what it rests on. `reason` is why not on more.
+
+    `official` is what the tests said beside the program, when both ways were asked for.
+    """
 
     verdict: Verdict
     proof: Proof
     reason: str = ""
+    official: Verdict | None = None
 
 
 class Trial(Protocol):
@@ -52,14 +57,19 @@ class Trial(Protocol):
     def proven(self) -> Proven: ...
 
 
-def plan(program: Program, way: Way = "observe") -> Trial:
-    """The runs that this program's verdict needs. Without tests there is nothing to prove."""
-    if way == "official":
-        return Official(program, "as asked")
+def plan(program: Program, way: Way = "observe", given: str = "") -> Trial:
+    """The runs that this program's verdict needs. Without tests there is nothing to prove.
+
+    `given` is code that the task gives to be completed: its whole functions count as the tests' own.
+    """
     if not program.tests or program.returns:
         return Official(program, "there are no tests")
+    if way == "official":
+        return Official(program, "as asked")
+    if way == "both":
+        return Both(program, plan(program, "observe", given))
     if program.language == "python":
-        prepared = observe.prepare(program.tests)
+        prepared = observe.prepare(program.tests, given)
         if isinstance(prepared, observe.Prepared):
             return Observed(program, prepared)
         return Controlled(program, prepared)
@@ -226,11 +236,39 @@ def _as(verdict: Verdict, reading: Reading) -> Verdict:
     return replace(verdict, verdict=reading.word, phase=reading.phase, detail=detail)
 
 
-async def prove(programs: Iterable[Program], run: Run, way: Way = "observe") -> dict[str, Proven]:
-    """The proven verdict of each program by its id. `run` takes programs to verdicts and may be called often."""
-    trials = {program.id: plan(program, way) for program in programs}
+class Both:
+    """The official run first, then those of a trial."""
+
+    def __init__(self, program: Program, trial: Trial) -> None:
+        self._official, self._trial = Official(program, ""), trial
+
+    def next(self) -> Program | None:
+        return self._official.next() or self._trial.next()
+
+    def take(self, verdict: Verdict) -> None:
+        (self._trial if self._official.next() is None else self._official).take(verdict)
+
+    @property
+    def proven(self) -> Proven:
+        return replace(self._trial.proven, official=self._official.proven.verdict)
+
+
+async def prove(
+    programs: Iterable[Program], run: RunAll, way: Way = "observe", given: Mapping[str, str] | None = None
+) -> dict[str, Proven]:
+    """The proven verdict of each program by its id. `run` takes programs to verdicts and may be called often;
+    `given` is by id."""
+    trials = {program.id: plan(program, way, (given or {}).get(program.id, "")) for program in programs}
     while waiting := [(name, job) for name, trial in trials.items() if (job := trial.next()) is not None]:
         verdicts = await run([job for _, job in waiting])
         for name, job in waiting:
             trials[name].take(verdicts[job.id])
     return {name: trial.proven for name, trial in trials.items()}
+
+
+async def prove_one(program: Program, run: Run, way: Way = "observe", given: str = "") -> Proven:
+    """The proven verdict of one program, by as many runs of `run` as it needs."""
+    trial = plan(program, way, given)
+    while (job := trial.next()) is not None:
+        trial.take(await run(job))
+    return trial.proven
