@@ -58,9 +58,9 @@ class Ran:
 class Pool:
     """`size` workers. `run` may be called by any number of tasks; each waits for an idle worker."""
 
-    def __init__(self, size: int, worker: Callable[[int], Worker] = Worker, *, gvisor: bool | None = None) -> None:
+    def __init__(self, size: int, make: Callable[[int], Worker] = Worker, *, gvisor: bool | None = None) -> None:
         self.size = size
-        self._workers = [worker(slot) for slot in range(size)]
+        self._workers = [make(slot) for slot in range(size)]
         self._idle: asyncio.LifoQueue[Worker] = asyncio.LifoQueue()
         for worker in reversed(self._workers):
             self._idle.put_nowait(worker)
