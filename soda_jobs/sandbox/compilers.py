@@ -15,7 +15,8 @@ _GCC: Final[Rules] = (
     (r"^fatal error: .*No such file or directory", "import"),
     (
         r"out of memory|memory exhausted|Cannot allocate memory|template instantiation depth"
-        r"|internal compiler error|constexpr.*(?:limit|depth|count)|#include nested depth|is too large",
+        r"|internal compiler error|signal terminated program|constexpr.*(?:limit|depth|count)"
+        r"|#include nested depth|is too large|File too large",
         "compile_limit",
     ),
     (
@@ -37,6 +38,7 @@ _GCC: Final[Rules] = (
     ),
 )
 _GCC_LINE: Final = re.compile(r"^(?:[\w./-]+:)?(?:(\d+):\d+: )?(?:\S+: )?((?:fatal )?error: .*)$", re.MULTILINE)
+_GCC_NESTED: Final = "#include nested depth"
 _LINK_LINE: Final = re.compile(r"(?:undefined reference to|multiple definition of) .*")
 
 
@@ -49,19 +51,26 @@ def gcc_compile(stderr: str) -> Reading:
     found = _LINK_LINE.search(stderr)
     if found:
         return Reading("name", found[0])
+    if _GCC_NESTED in stderr:  # one error, longer than what is kept of it: it shows every file on the way
+        return Reading("compile_limit", _GCC_NESTED)
     plain = _GCC_LINE.search(stderr)
-    message = plain[2] if plain else (stderr.strip().splitlines() or ["the compiler gave no reason"])[0]
+    lines = [line for line in stderr.splitlines() if line.strip() and not line.startswith("[")]
+    message = plain[2] if plain else (lines or ["the compiler gave no reason"])[0]
     return Reading(first_word(_GCC, message, "syntax"), message)
 
 
 def _gcc_items(line: str) -> list[dict[str, Any]]:
-    if not line.startswith("["):
-        return []
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
-        return []
-    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+    """The items of a list in JSON that may be cut short: those that are whole."""
+    found: list[dict[str, Any]] = []
+    decoder, at = json.JSONDecoder(), 1
+    while line.startswith("[") and line.startswith("{", at):
+        try:
+            item, at = decoder.raw_decode(line, at)
+        except (ValueError, RecursionError):
+            break
+        found.append(item)
+        at += len(", ")
+    return found
 
 
 def _gcc_place(item: Mapping[str, Any]) -> str:

@@ -22,7 +22,8 @@ COMPILE_SECONDS: Final = 30.0
 COMPILE_MIB: Final = 2048
 
 _JVM: Final = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", f"-XX:ActiveProcessorCount={CPUS}")
-_GCC: Final = ("-fdiagnostics-format=json", "-fmax-errors=3", "-w", "-pipe", "-fno-diagnostics-show-caret")
+# No -fmax-errors: when it stops the compiler, the JSON is never written.
+_GCC: Final = ("-fdiagnostics-format=json", "-w", "-pipe", "-fno-diagnostics-show-caret")
 
 
 _NODE_ENV: Final = (("NODE_DISABLE_COLORS", "1"), ("NO_UPDATE_NOTIFIER", "1"))
@@ -253,6 +254,7 @@ LANGUAGES: Final[Mapping[str, Language]] = {
         read_run=runtimes.go_run,
         extra_files=_go_config,
         shown=lambda: (str(golang.cache_folder()),),
+        refuse=source.refuse_go,
         overhead_mib=64,
         env=(("GOMAXPROCS", str(CPUS)), ("GOTRACEBACK", "single")),
     ),

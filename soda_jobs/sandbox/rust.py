@@ -82,7 +82,7 @@ def library() -> str:
 
 
 # Files read while compiling are files of the sandbox: nothing of them belongs in a program.
-_READS_FILE: Final = re.compile(r"\binclude_(?:bytes|str)\b|\binclude\s*!")
+_READS_FILE: Final = re.compile(r"\binclude_(?:bytes|str)\b|\binclude\s*!|#\s*\[\s*path\b")
 
 
 def refuse(joined: Source) -> Reading | None:

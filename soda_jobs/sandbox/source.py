@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Final
 
+from soda_jobs.sandbox.diagnostics import Reading
 from soda_jobs.sandbox.precompiled import headers_of
 
 _TESTS_EXIT: Final = re.compile(r"\bexit\s*\(|\bunittest\.main\s*\(|\bpytest\.main\s*\(", re.IGNORECASE)
@@ -226,6 +227,16 @@ def join_go(code: str, tests: str) -> Source:
     listed = ", ".join(f'{{Name: "{name}", F: {name}}}' for name in names)
     main = _GO_PROOF.format(tests=listed) if names else ""
     return Source({"main.go": f"{head}{body}\n{extra}\n{main}"}, "main.go", has_proof=bool(names))
+
+
+# What reads files while compiling, or reaches into other packages: there are none of its own here.
+_GO_REFUSED: Final = re.compile(r"//go:(?:embed|linkname|cgo_\w+)\b")
+
+
+def refuse_go(joined: Source) -> Reading | None:
+    text = joined.files["main.go"]
+    found = next((match for match in _TOKENS.finditer(text) if _GO_REFUSED.match(match[0])), None)
+    return found and Reading("import", f"{found[0].split()[0]} has nothing to name here", "compile")
 
 
 def go_imports(text: str) -> list[tuple[str, str]]:
