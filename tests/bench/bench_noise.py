@@ -4,9 +4,9 @@
     python tests/bench/bench_noise.py --count 100 --loads 0,4
     python tests/bench/bench_noise.py --sandbox URL --where "inside gVisor" --write
 
-Load 1x is one busy loop for each processor that this process may use. How much work fills a limit is measured first,
-in charged seconds, so that the share holds on any machine. Every verdict but `pass` is a changed one. With --write
-the table goes to docs/benchmarks/noise.md, one section for each --where.
+Load 1x is one busy loop for each processor that this process may use. How much work fills a limit is measured
+first, in charged seconds, so that the share holds on any machine. Every verdict but `pass` is a changed one. With
+--write the table goes to docs/benchmarks/noise.md, one section for each --where.
 """
 
 from __future__ import annotations
@@ -172,8 +172,8 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 _INTRODUCTION = """# Verdicts under load
 
-Right programs that need 10 to 80 % of their time limit, while other processes keep the processors busy: 1x is one busy
-loop for each. A changed verdict is any but `pass`. Measured by `python tests/bench/bench_noise.py --write`.
+Right programs that need 10 to 80 % of their time limit, while other processes keep the processors busy: 1x is one
+busy loop for each. A changed verdict is any but `pass`. Measured by `python tests/bench/bench_noise.py --write`.
 """
 
 
