@@ -1,7 +1,7 @@
 """The workers behind a server: programs go to whichever is idle, and an expiry counts where noise is no cause.
 
-Where it may be the cause, the program is run again alone, with twice the limit. If time runs out there too on a
-quiet machine, it is a timeout; on a busy one nobody knows, and that is our fault and not the program's.
+Where it may be the cause, the program is run again alone, with twice the limit. If time runs out there too while
+the machine stays as it was, it is a timeout; if it grew busier nobody knows, and it is no fault of the program's.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from statistics import median
 from typing import Any, Final
 
 from soda_jobs.log import event
@@ -38,17 +39,20 @@ _REMEMBERED: Final = 4096
 _ALONE_FACTOR: Final = 2.0
 _PAUSE_SECONDS: Final = 1.0
 _PAUSES: Final = 60
+_GREW_BUSY: Final = "the machine became {:.1f} times slower while it was timed"
+_SAMPLES: Final = 3  # of the slowdown around a run whose expiry may be final
 _TOO_BUSY: Final = "the machine was too busy to time it: {:.1f} times slower than at its best"
 
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """One run. `slowdown` is the worst of before and after; `has_expired` when its time ran out."""
+    """One run. `slowed`: how much slower the slot was after it than its limit allowed for; `has_expired` when its
+    time ran out."""
 
     verdict: Verdict
     is_final: bool = True
     is_idle: bool = False
-    slowdown: float = 1.0
+    slowed: float = 1.0
 
     @property
     def has_expired(self) -> bool:
@@ -95,7 +99,7 @@ class Pool:
         event("ran_again_alone", id=program.id, first=first.verdict.verdict, second=again.verdict.verdict)
         if again.has_expired and again.verdict.verdict in ("timeout", "compile_limit"):
             if not (again.is_idle or self._is_quiet(again)):
-                return _fault(program, _TOO_BUSY.format(again.slowdown))
+                return _fault(program, _GREW_BUSY.format(again.slowed))
             self._remember(name)
         return again.verdict
 
@@ -113,9 +117,9 @@ class Pool:
         return not self.is_gvisor and self._is_quiet(ran)
 
     def _is_quiet(self, ran: Ran) -> bool:
-        """Inside gVisor only the wall clock tells time, and it does so only on a quiet machine; elsewhere
-        `is_final` is the kernel's word, of seconds that noise has not made dearer than the margin."""
-        return (self.is_gvisor or ran.is_final) and ran.slowdown < QUIET
+        """Whether the slot was no slower than the limit allowed for, and where charged seconds are true, whether
+        the program was charged its own."""
+        return (self.is_gvisor or ran.is_final) and ran.slowed < QUIET
 
     def _remember(self, name: bytes) -> None:
         self._confirmed[name] = self._confirmed.get(name, 0) + 1
@@ -126,26 +130,28 @@ class Pool:
     async def _once(self, program: Program, factor: float, on_start: OnStart) -> Ran:
         worker = await self._idle.get()
         try:
-            before = await self._calm(worker)
+            samples = 1 if factor == 1.0 else _SAMPLES
+            before = await self._calm(worker, samples)
             if before > MOST:
                 return Ran(_fault(program, _TOO_BUSY.format(before)))
             seconds = scaled(factor * limit_seconds(program), before, self.is_gvisor)
             on_start()
             reply = await worker.ask({"program": {**to_dict(program), "timeout_seconds": seconds}})
-            ran = Ran(verdict_from_dict(reply["verdict"]), reply["is_final"], reply["is_idle"], before)
-            if not ran.has_expired:
-                return ran
-            return replace(ran, slowdown=max(before, await self._measure(worker)))
+            ran = Ran(verdict_from_dict(reply["verdict"]), reply["is_final"], reply["is_idle"])
+            if ran.has_expired:
+                ran = replace(ran, slowed=await self._measure(worker, samples) / max(before, 1.0))
+            return ran
         except WorkerDied as error:
             return Ran(_fault(program, f"the worker died: {error}"))
         finally:
             self._idle.put_nowait(worker)
 
-    async def _calm(self, worker: Worker) -> float:
-        """The slot's slowdown, known for a few seconds; while it is too slow we wait, for a minute."""
+    async def _calm(self, worker: Worker, samples: int) -> float:
+        """The slot's slowdown, one sample of which holds for a few seconds; while it is too slow we wait, for a
+        minute."""
         for _ in range(_PAUSES):
-            if time.monotonic() - worker.measured_at >= EVERY_SECONDS:
-                await self._measure(worker)
+            if samples > 1 or time.monotonic() - worker.measured_at >= EVERY_SECONDS:
+                await self._measure(worker, samples)
             self.trouble = "" if worker.slowdown <= MOST else _TOO_BUSY.format(worker.slowdown)
             if not self.trouble:
                 break
@@ -153,8 +159,9 @@ class Pool:
             worker.measured_at = float("-inf")
         return worker.slowdown
 
-    async def _measure(self, worker: Worker) -> float:
-        worker.slowdown = self._slowness.of(await worker.ask({"calibrate": True}))
+    async def _measure(self, worker: Worker, samples: int = 1) -> float:
+        found = [self._slowness.of(await worker.ask({"calibrate": True})) for _ in range(samples)]
+        worker.slowdown = median(found)
         worker.measured_at = time.monotonic()
         return worker.slowdown
 

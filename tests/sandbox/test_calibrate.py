@@ -87,9 +87,9 @@ def reply(word: str, *, is_final: bool = True, is_idle: bool = False) -> Reply:
 
 
 def played(replies: list[Reply], slowdowns: list[float], *, gvisor: bool) -> tuple[Pool, PlayedWorker]:
-    worker = PlayedWorker(replies, [1.0, *slowdowns])  # 1.0 is the best that was seen
+    worker = PlayedWorker(replies, [*slowdowns])
     pool = Pool(1, lambda slot: worker, gvisor=gvisor)
-    pool._slowness.of({"wall": 1.0, "cpu": 1.0})
+    pool._slowness.of({"wall": 1.0, "cpu": 1.0})  # the best that was seen
     return pool, worker
 
 
@@ -99,6 +99,7 @@ CERTAIN, DOUBTFUL, ASLEEP = (
     reply("timeout", is_idle=True),
 )
 PASS = reply("pass")
+STEADY, SLOWER = (2.0, 2.0, 2.0), (3.0, 3.5, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -107,15 +108,18 @@ PASS = reply("pass")
         (False, [PASS], [1.0], "pass", 1),
         (False, [CERTAIN], [1.0], "timeout", 1),  # the kernel charged it its time
         (False, [ASLEEP], [2.0], "timeout", 1),  # it waited: no noise can be the cause
-        (False, [CERTAIN, PASS], [2.0], "pass", 2),  # each second did less: once more, alone
+        (False, [CERTAIN], [2.0, 2.0], "timeout", 1),  # slow, but the limit allowed for it
+        (False, [CERTAIN, PASS], [1.0, 2.0], "pass", 2),  # each second came to do less: once more, alone
         (False, [DOUBTFUL, PASS], [1.0], "pass", 2),
         (False, [DOUBTFUL, CERTAIN], [1.0], "timeout", 2),
         (False, [DOUBTFUL, DOUBTFUL], [1.0], "sandbox_error", 2),  # it never got its time
-        (False, [CERTAIN, CERTAIN], [2.0], "sandbox_error", 2),  # the machine stayed slow
+        (False, [CERTAIN, CERTAIN], [1.0, 2.0, *STEADY, *SLOWER], "sandbox_error", 2),  # and again
+        (False, [CERTAIN, CERTAIN], [1.0, 2.0, *STEADY], "timeout", 2),
         (True, [PASS], [1.0], "pass", 1),
         (True, [CERTAIN, PASS], [1.0], "pass", 2),  # nothing that its kernel says of time is believed
         (True, [CERTAIN, CERTAIN], [1.0], "timeout", 2),
-        (True, [CERTAIN, CERTAIN], [2.0], "sandbox_error", 2),
+        (True, [CERTAIN, CERTAIN], [1.0, 1.0, *STEADY, *SLOWER], "sandbox_error", 2),
+        (True, [CERTAIN, CERTAIN], [2.0], "timeout", 2),  # busy as it was: the limit allowed for it
         (True, [ASLEEP], [2.0], "timeout", 1),
         (False, [reply("runtime", is_final=False), reply("runtime", is_final=False)], [1.0], "runtime", 2),
         (False, [reply("dies")], [1.0], "sandbox_error", 1),
@@ -145,7 +149,6 @@ async def test_a_machine_that_is_too_slow_takes_nothing_and_says_so(monkeypatch:
     troubles: list[str] = []
     monkeypatch.setattr(pools.asyncio, "sleep", sleep)
     pool, worker = played([PASS], [9.0], gvisor=True)
-    worker._slowdowns = [9.0]
     found = await pool.run(LOOP)
     assert (found.verdict, worker.limits) == ("sandbox_error", [])
     assert found.detail == "the machine was too busy to time it: 9.0 times slower than at its best"
