@@ -87,6 +87,7 @@ def perturbed(language: str, tests: str, seed: str) -> str | None:
     draw = random.Random(seed)
     checks = list(_checks(found, language))
     draw.shuffle(checks)
+    checks.sort(key=lambda check: check.is_guard)
     for check in checks:
         edit = _edit(found, check, draw, language, tests)
         if edit is not None:
@@ -100,6 +101,7 @@ class Check:
 
     values: tuple[Span, ...]
     condition: Span | None = None
+    is_guard: bool = False  # what all other checks may come together in: only taken where there is no other
 
 
 # -- finding checks -----------------------------------------------------------------------------------------------
@@ -148,7 +150,7 @@ def _condition_after(found: Tokens, at: int, first: int, language: str) -> Span 
 
 
 def _guarded(found: Tokens, at: int, language: str) -> Iterator[Check]:
-    """`if (f(2) != 4) throw …`, where the comparison with a literal guards something that fails."""
+    """`if (f(2) != 4) throw …`, where a condition, at best a comparison with a literal, guards what fails."""
     stop = next((n for n in range(at, min(at + 60, len(found.items))) if found.text(n) in ("{", ":", "\n")), at)
     last = found.partner.get(at + 1) if found.text(at + 1) == "(" else stop
     if last is None or last <= at:
@@ -159,6 +161,8 @@ def _guarded(found: Tokens, at: int, language: str) -> Iterator[Check]:
     compared = _compared(found, span, (sign, sign + "="))
     if compared and any(map(_FAILS.search, after)):
         yield Check(compared)
+    elif not compared and [word for word in after if word not in ("{", ")", "(")][:1] == ["throw"]:
+        yield Check((), span, is_guard=True)
 
 
 def _bare(found: Tokens, span: Span) -> Span:

@@ -120,7 +120,7 @@ def explore(tests: Prepared, session: Session) -> Exploration:
     except (RecursionError, MemoryError, Garbled):
         raise NotSplittable("it goes too deep") from None
     except Exception as error:  # noqa: BLE001 - what tests raise on a program's values is the program's failure
-        reading = failure(type(error).__name__, str(error))
+        reading = None if session.unknown is not None else failure(type(error).__name__, str(error))
     return Exploration(tuple(session.asked), None if session.unknown is not None else reading, is_over)
 
 
