@@ -2,7 +2,8 @@
  *
  * It is written in BPF and not with libseccomp, so that any C compiler builds it and an image needs no library.
  * Namespaces and lost capabilities already refuse most of this; the filter takes the kernel code behind it out of
- * reach, and closes two ways to hold memory that no process maps (memfd, System V shared memory).
+ * reach, closes two ways to hold memory that no process maps (memfd, System V shared memory), and keeps process 1
+ * of the jail from being signalled.
  */
 #define _GNU_SOURCE
 #include "jail.h"
@@ -38,13 +39,14 @@
 #define FSCONFIG 431
 #define FSMOUNT 432
 #define FSPICK 433
+#define PIDFD_OPEN 434
 #define CLONE3 435
 #define PIDFD_GETFD 438
 #define PROCESS_MADVISE 440
 #define MOUNT_SETATTR 442
 #define MEMFD_SECRET 447
 
-static unsigned denied[] = {
+static const unsigned denied[] = {
     /* namespaces and mounts */
     SYS_unshare, SYS_setns, SYS_mount, SYS_umount2, SYS_pivot_root, SYS_chroot, OPEN_TREE, MOVE_MOUNT, FSOPEN,
     FSCONFIG, FSMOUNT, FSPICK, MOUNT_SETATTR, SYS_name_to_handle_at, SYS_open_by_handle_at,
@@ -67,7 +69,17 @@ static unsigned denied[] = {
     SYS_modify_ldt, SYS_iopl, SYS_ioperm, SYS_uselib, SYS_sysfs, SYS_ustat,
 #endif
 };
-#define DENIED (sizeof denied / sizeof *denied)
+/* Denied when they are about process 1, which gVisor lets programs kill. */
+static const unsigned denied_about_first[] = {
+    SYS_kill, SYS_tkill, SYS_tgkill, SYS_rt_sigqueueinfo, SYS_rt_tgsigqueueinfo, SYS_prlimit64, PIDFD_OPEN,
+};
+#define COUNT(list) (sizeof list / sizeof *list)
+#define RULES (COUNT(denied) + COUNT(denied_about_first))
+
+static struct rule {
+    unsigned number;
+    bool is_about_first;
+} rules[RULES];
 
 #define FIELD(name, half) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, name) + (half))
 #define UNLESS(what, value, skipped) BPF_JUMP(BPF_JMP | (what) | BPF_K, (value), 0, (skipped))
@@ -106,42 +118,50 @@ static const struct sock_filter head[] = {
     REFUSE(ENETUNREACH), /* what a machine without a network says */
     ANSWER(SECCOMP_RET_ALLOW),
 };
-#define HEAD (sizeof head / sizeof *head)
-
-/* Whether the number is denied, by halves: in gVisor each new process asks this of every number there is. */
-static unsigned search(struct sock_filter *to, const unsigned *from, unsigned count) {
-    unsigned length = 0;
-    if (count <= 2) {
-        for (unsigned i = 0; i < count; i++) {
-            to[length++] = (struct sock_filter)UNLESS(BPF_JEQ, from[i], 1);
-            to[length++] = (struct sock_filter)REFUSE(EPERM);
-        }
-        to[length++] = (struct sock_filter)ANSWER(SECCOMP_RET_ALLOW);
-        return length;
-    }
-    unsigned lower = search(to + 1, from, count / 2);
-    to[0] = (struct sock_filter)BPF_JUMP(
-        BPF_JMP | BPF_JGE | BPF_K, from[count / 2], (unsigned char)lower, 0);
-    return 1 + lower + search(to + 1 + lower, from + count / 2, count - count / 2);
+static unsigned append(struct sock_filter *to, const struct sock_filter *from, unsigned count) {
+    for (unsigned i = 0; i < count; i++)
+        to[i] = from[i];
+    return count;
 }
 
-static void sort(unsigned *numbers, unsigned count) {
-    for (unsigned i = 1; i < count; i++)
-        for (unsigned j = i; j > 0 && numbers[j - 1] > numbers[j]; j--) {
-            unsigned greater = numbers[j - 1];
-            numbers[j - 1] = numbers[j];
-            numbers[j] = greater;
-        }
+static unsigned answer(struct sock_filter *to, const struct rule *rule) {
+    const struct sock_filter always[] = {UNLESS(BPF_JEQ, rule->number, 1), REFUSE(EPERM)};
+    const struct sock_filter about_first[] = {UNLESS(BPF_JEQ, rule->number, 4), FIELD(args[0], LOW_HALF),
+        UNLESS(BPF_JEQ, 1, 1), REFUSE(EPERM), ANSWER(SECCOMP_RET_ALLOW)};
+    return rule->is_about_first ? append(to, about_first, COUNT(about_first)) : append(to, always, COUNT(always));
+}
+
+/* Whether the number is denied, by halves: in gVisor each new process asks this of every number there is. */
+static unsigned search(struct sock_filter *to, const struct rule *from, unsigned count) {
+    if (count > 2) {
+        unsigned lower = search(to + 1, from, count / 2);
+        to[0] = (struct sock_filter)BPF_JUMP(
+            BPF_JMP | BPF_JGE | BPF_K, from[count / 2].number, (unsigned char)lower, 0);
+        return 1 + lower + search(to + 1 + lower, from + count / 2, count - count / 2);
+    }
+    unsigned length = 0;
+    for (unsigned i = 0; i < count; i++)
+        length += answer(to + length, &from[i]);
+    to[length++] = (struct sock_filter)ANSWER(SECCOMP_RET_ALLOW);
+    return length;
+}
+
+static void add_rule(unsigned place, unsigned number, bool is_about_first) {
+    for (; place > 0 && rules[place - 1].number > number; place--)
+        rules[place] = rules[place - 1];
+    rules[place] = (struct rule){number, is_about_first};
 }
 
 int filter_system_calls(void) {
-    static struct sock_filter program[HEAD + 4 * DENIED];
+    static struct sock_filter program[COUNT(head) + 6 * RULES];
     static unsigned length;
     if (!length) {
-        sort(denied, DENIED);
-        for (unsigned i = 0; i < HEAD; i++)
-            program[i] = head[i];
-        length = HEAD + search(program + HEAD, denied, DENIED);
+        for (unsigned i = 0; i < COUNT(denied); i++)
+            add_rule(i, denied[i], false);
+        for (unsigned i = 0; i < COUNT(denied_about_first); i++)
+            add_rule(COUNT(denied) + i, denied_about_first[i], true);
+        length = append(program, head, COUNT(head));
+        length += search(program + length, rules, RULES);
     }
     struct sock_fprog filter = {(unsigned short)length, program};
     return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter);
