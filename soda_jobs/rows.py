@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -27,6 +28,7 @@ class Outcome:
 
     rows: list[Any] = field(default_factory=list)
     dropped: list[dict[str, Any]] = field(default_factory=list)  # {"id", "reason", ...}
+    usage: Mapping[str, int] = field(default_factory=dict)  # what it took; kept with the shard, not in the output
 
 
 async def map_rows(
@@ -37,12 +39,14 @@ async def map_rows(
     unit: str,
     shard_size: int = 64,
     in_flight: int = 256,
+    usage: dict[str, int] | None = None,
 ) -> dict[str, int]:
     """Run `work` over `items` and write `rows.jsonl` and `dropped.jsonl` into the stage's output folder.
 
     Returns counts: `items`, `rows`, `dropped`, and one `dropped_<reason>` for each reason seen. `work` raises
     for faults outside (the stage then ends, committed shards stay) and returns dropped items for bad replies.
     ShareDone when other processes have the rest, and joining is another's. Progress is that of the own part.
+    `usage` is filled with the sum over all items, whichever attempt or process did them.
     """
     starts = range(0, len(items), shard_size)
     own = starts[context.share.index :: context.share.count]
@@ -70,7 +74,11 @@ async def map_rows(
         raise ShareDone
     while context.share.count > 1 and not {_name(start) for start in starts} <= set(context.shards.done()):
         await asyncio.sleep(WAIT_SECONDS)
-    return _join([context.shards.read(_name(start)) for start in starts], context, len(items))
+    used: Counter[str] = Counter()
+    counts = _join([context.shards.read(_name(start)) for start in starts], context, len(items), used)
+    if usage is not None:
+        usage.update(used)
+    return counts
 
 
 def _name(start: int) -> str:
@@ -94,14 +102,17 @@ def _first(error: BaseException) -> BaseException:
 
 
 def _lines(outcomes: Sequence[Outcome]) -> list[str]:
-    lines = []
+    used: Counter[str] = Counter()
+    for outcome in outcomes:
+        used.update(outcome.usage)
+    lines = [dump_row({"usage": dict(used)})] if used else []
     for outcome in outcomes:
         lines += [dump_row({"row": row}) for row in outcome.rows]
         lines += [dump_row({"dropped": reason}) for reason in outcome.dropped]
     return lines
 
 
-def _join(shards: Sequence[bytes], context: Context, total: int) -> dict[str, int]:
+def _join(shards: Sequence[bytes], context: Context, total: int, used: Counter[str]) -> dict[str, int]:
     counts = {"items": total, "rows": 0, "dropped": 0}
     entries = (json.loads(line) for shard in shards for line in shard.split(b"\n") if line)
     with (
@@ -112,6 +123,9 @@ def _join(shards: Sequence[bytes], context: Context, total: int) -> dict[str, in
             if "row" in entry:
                 counts["rows"] += 1
                 kept.write(dump_row(entry["row"]))
+                continue
+            if "usage" in entry:
+                used.update(entry["usage"])
                 continue
             counts["dropped"] += 1
             reason = f"dropped_{entry['dropped']['reason']}"

@@ -2,8 +2,9 @@
 
 In: messages, sampling and a seed. Out: exactly one of a `Reply`, `RowFailed` (this row cannot be answered, go on
 with the others), or an error that ends the stage: InvalidInput (the server says the request is wrong) or Retry
-(the server has been away too long). Concurrency finds itself (`concurrency`), and a server that is gone is
-probed, not hammered.
+(the server has been away too long). Concurrency finds itself (`concurrency`), by the engine's own signals where it
+has a page of them; what an endpoint allows is never exceeded (`pace`), and a server that is gone is probed, not
+hammered.
 
 What a failure means is decided by what the server does for others. A refusal (429, 503) or a failure to connect is
 the server's state and costs a row nothing. A 500, a cut connection or a timeout may be the row's own doing: it
@@ -14,45 +15,33 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self
-from urllib.parse import urlsplit
 
-import aiohttp
-
-from soda_jobs.errors import ExitCode, InvalidInput, Retry, SodaError
+from soda_jobs.errors import Retry
 from soda_jobs.log import event
 from soda_jobs.models.concurrency import AdaptiveLimit, Gate
-from soda_jobs.models.wire import Fault, Reply, read_reply, retry_after, server_sentence
+from soda_jobs.models.endpoint import Endpoint, RowFailed
+from soda_jobs.models.pace import NO_LIMITS, Pace, RateLimits
+from soda_jobs.models.usage import no_usage
+from soda_jobs.models.wire import Fault, Reply
 
-__all__ = ["ModelClient", "Reply", "RowFailed", "Sampling"]
+__all__ = ["CEILING", "ModelClient", "Reply", "RowFailed", "Sampling"]
 
-_BUSY: Final = frozenset({408, 409, 425, 429, 502, 503, 504})
-_SHRINK: Final = frozenset({429, 503})
 _REFUSALS: Final = ("overload", "busy")
-_FIELDS: Final = {400: "", 401: ".secretRef", 403: ".secretRef", 404: ".model", 422: ""}
-_OVERFLOW: Final = re.compile(
-    r"context.{0,10}length|maximum context|max_model_len|too many tokens|prompt is too long"
-)
 # reason -> how many failures of one row, the server otherwise well, make it a failed row
 _ROW_FAULTS: Final = {"server_error": 8, "lost_connection": 8, "timeout": 3, "malformed_reply": 3}
 _FIRST_DELAY, _LAST_DELAY = 0.25, 15.0  # seconds
-_CONNECT_SECONDS: Final = 10.0
+CEILING: Final = 2048  # requests in flight that no engine found so far wants exceeded
+_LOOK_SECONDS: Final = 1.0  # between two looks at the engine's signals
+_LOOKS: Final = 3  # that find none, and there are none;
+_LOST_LOOKS: Final = 600  # so many more where there were some: the server is being started again
+_CHARS_PER_TOKEN: Final = 3  # of a prompt that is booked before the server has counted it
 _DOWN: Final = 5  # connection failures in a row that open the circuit
-
-
-class RowFailed(SodaError):
-    """One row cannot be answered. `reason` is one word: the keys above, or `context_overflow`."""
-
-    exit_code = ExitCode.GIVE_UP
-
-    def __init__(self, reason: str, message: str = "") -> None:
-        super().__init__(message or reason)
-        self.reason = reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +55,26 @@ class Sampling:
     stop: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class _Ask:
+    """One request: what is sent, who is told what it took, whose prompts begin alike, the most tokens it takes."""
+
+    body: Mapping[str, Any]
+    usage: Counter[str] = field(default_factory=Counter)
+    group: str = ""
+
+    @property
+    def most_tokens(self) -> int:
+        prompt = sum(len(message["content"]) for message in self.body["messages"])
+        return prompt // _CHARS_PER_TOKEN + int(self.body["max_tokens"])
+
+
 class ModelClient:
     """`async with ModelClient(url, model) as client: await client.chat(...)`; any number of chats at once.
 
     `field` is the spec path named in errors, `timeout_seconds` bounds one request, `patience_seconds` the time
     without any answer from the server after which Retry is raised. `usage` counts requests, retries and tokens.
+    `limits` are what an endpoint allows this process.
     """
 
     def __init__(
@@ -80,20 +84,18 @@ class ModelClient:
         *,
         api_key: str | None = None,
         timeout_seconds: float = 600,
-        max_in_flight: int = 256,
+        max_in_flight: int = CEILING,
         field: str = "endpoint",
         patience_seconds: float = 900,
+        limits: RateLimits = NO_LIMITS,
     ) -> None:
-        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-            raise InvalidInput(f"{url!r} is not an http(s) URL", field=f"{field}.endpoint")
-        self._base = url.rstrip("/") if re.search(r"/v\d+/?$", url) else url.rstrip("/") + "/v1"
+        self._server = Endpoint(url, field=field, api_key=api_key, timeout_seconds=timeout_seconds)
+        self._base = self._server.base
         self._model = model
-        self._field = field
         self._patience = patience_seconds
-        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._timeout = aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=_CONNECT_SECONDS)
-        self.gate = Gate(AdaptiveLimit(max_in_flight))
-        self.usage = {"requests": 0, "retries": 0, "prompt_tokens": 0, "completion_tokens": 0}
+        self.gate = Gate(AdaptiveLimit(min(max_in_flight, limits.concurrent_requests or max_in_flight)))
+        self.usage = no_usage()
+        self._pace = Pace(limits)
         self._successes = 0
         self._last_success = float("-inf")
         self._asking = False
@@ -101,37 +103,44 @@ class ModelClient:
         self._not_before = self._paused_at = 0.0
         self._pause = _FIRST_DELAY
         self._probing: asyncio.Task[None] | None = None
+        self._following: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        # A proxy is for the world outside; a server beside us is never behind one.
-        local = urlsplit(self._base).hostname in ("127.0.0.1", "::1", "localhost")
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
-            headers=self._headers,
-            timeout=self._timeout,
-            trust_env=not local,
-        )
+        self._server.open()
+        self._following = asyncio.create_task(self._follow())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._probing is not None:
-            self._probing.cancel()
-            await asyncio.gather(self._probing, return_exceptions=True)
-        await self._session.close()
+        tasks = [task for task in (self._probing, self._following) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._server.close()
 
-    async def chat(self, messages: Sequence[Mapping[str, str]], sampling: Sampling, *, seed: int) -> Reply:
-        """One reply. Raises RowFailed, InvalidInput or Retry; see the module's docstring."""
-        body = self._body(messages, sampling, seed)
+    async def chat(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        sampling: Sampling,
+        *,
+        seed: int,
+        usage: Counter[str] | None = None,
+        group: str = "",
+    ) -> Reply:
+        """One reply. Raises RowFailed, InvalidInput or Retry; see the module's docstring.
+
+        What it takes is added to `usage`. Requests of one `group` have prompts that begin alike.
+        """
+        ask = _Ask(self._body(messages, sampling, seed), Counter() if usage is None else usage, group)
         started = time.monotonic()
         faults = dict.fromkeys(_ROW_FAULTS, 0)
         seen, delay = self._successes, _FIRST_DELAY
         while True:
-            outcome = await self._attempt(body)
+            outcome = await self._attempt(ask)
             if isinstance(outcome, Reply):
                 return outcome
-            self.usage["retries"] += 1
+            self._count(ask, retries=1)
             reason = outcome.reason
             if reason in faults:
                 if reason != "malformed_reply" and self._successes == seen:
@@ -139,16 +148,22 @@ class ModelClient:
                 faults[reason] += reason == "malformed_reply" or self._successes > seen
                 if faults[reason] >= _ROW_FAULTS[reason]:
                     raise RowFailed(reason, outcome.sentence)
-            if time.monotonic() - max(started, self._last_success) > self._patience:
-                raise Retry(
-                    f"{self._base} has not answered for {self._patience:.0f} s; last: {outcome.sentence}",
-                    after=outcome.after or None,
-                )
+            self._check_patience(outcome, started)
             seen = self._successes
             if reason in _REFUSALS:
                 continue  # the whole client has paused already
             await asyncio.sleep(outcome.after + random.uniform(0, delay))
             delay = min(2 * delay, _LAST_DELAY)
+
+    def _check_patience(self, fault: Fault, started: float) -> None:
+        """Raise Retry when the server has been away, or asks to be left alone, for longer than a stage waits."""
+        if fault.after > self._patience:
+            why = f"asks to wait {fault.after:.0f} s"
+        elif time.monotonic() - max(started, self._last_success) > self._patience:
+            why = f"has not answered for {self._patience:.0f} s"
+        else:
+            return
+        raise Retry(f"{self._base} {why}; last: {fault.sentence}", after=fault.after or None)
 
     async def _ask_after(self) -> None:
         """Ask for one token, unless someone already does: is it the server that fails, or the row?"""
@@ -156,7 +171,7 @@ class ModelClient:
             return
         self._asking = True
         try:
-            await self._attempt(self._body([{"role": "user", "content": "1"}], Sampling(max_tokens=1), 0))
+            await self._attempt(_Ask(self._body([{"role": "user", "content": "1"}], Sampling(max_tokens=1), 0)))
         finally:
             self._asking = False
 
@@ -172,29 +187,48 @@ class ModelClient:
             **{name: value for name, value in optional.items() if value},
         }
 
-    async def _attempt(self, body: Mapping[str, Any]) -> Reply | Fault:
+    def _count(self, ask: _Ask, **amounts: int) -> None:
+        ask.usage.update(amounts)
+        for name, amount in amounts.items():
+            self.usage[name] += amount
+
+    async def _attempt(self, ask: _Ask) -> Reply | Fault:
         """One request, when the gate lets it through."""
-        await self.gate.enter()
+        await self.gate.enter(ask.group)
         try:
+            await self._pace.enter(ask.most_tokens)
             while (wait := self._not_before - time.monotonic()) > 0:
                 await asyncio.sleep(wait)
             started = time.monotonic()
-            self.usage["requests"] += 1
-            outcome = await self._post(body)
+            self._count(ask, requests=1)
+            outcome = await self._post(ask)
             now = time.monotonic()
             if isinstance(outcome, Reply):
                 self._successes += 1
                 self._last_success = now
                 self._pause = _FIRST_DELAY
                 self.gate.limit.success(outcome.completion_tokens, now=now, saturated=self.gate.saturated)
-                self.usage["prompt_tokens"] += outcome.prompt_tokens
-                self.usage["completion_tokens"] += outcome.completion_tokens
+                names = ("prompt_tokens", "cached_tokens", "completion_tokens")
+                self._count(ask, **{name: getattr(outcome, name) for name in names})
             elif outcome.reason in _REFUSALS:
                 self._hold_back(outcome, started=started, now=now)
+            elif outcome.reason == "timeout":
+                self.gate.limit.overload(started=started, now=now)
             self._watch(outcome)
             return outcome
         finally:
             self.gate.leave()
+
+    async def _post(self, ask: _Ask) -> Reply | Fault:
+        """Send it; what was booked and not used is booked no more. A server that counts no tokens used all."""
+        used = 0
+        try:
+            outcome = await self._server.post(ask.body)
+            if isinstance(outcome, Reply):
+                used = outcome.prompt_tokens + outcome.completion_tokens or ask.most_tokens
+            return outcome
+        finally:
+            self._pace.give_back(ask.most_tokens - used)
 
     def _hold_back(self, refusal: Fault, *, started: float, now: float) -> None:
         """Pause everyone, for what the server asks and a random while that doubles with every further refusal.
@@ -219,48 +253,28 @@ class ModelClient:
             self.gate.shut()
             self._probing = asyncio.create_task(self._probe())
 
+    async def _follow(self) -> None:
+        """Look at the engine's signals for as long as the client lives, if it has any."""
+        misses = 0
+        while misses < _LOOKS:
+            seen = await self._server.load()
+            if seen is not None:
+                misses = -_LOST_LOOKS
+                self.gate.limit.observe(seen, now=time.monotonic(), saturated=self.gate.saturated)
+                self.gate.wake()
+            else:
+                misses += 1
+            await asyncio.sleep(_LOOK_SECONDS)
+
     async def _probe(self) -> None:
         """Knock until anything answers, then open the gate; after the patience, break it."""
         since, delay = time.monotonic(), _FIRST_DELAY
-        timeout = aiohttp.ClientTimeout(total=_CONNECT_SECONDS)
         while time.monotonic() - since <= self._patience:
             await asyncio.sleep(random.uniform(0, delay))
             delay = min(2 * delay, _LAST_DELAY)
-            try:
-                async with self._session.get(f"{self._base}/models", timeout=timeout):
-                    event("server_back", url=self._base)
-                    self._down = 0
-                    self.gate.open()
-                    return
-            except (aiohttp.ClientError, TimeoutError):
-                continue
+            if await self._server.answers():
+                event("server_back", url=self._base)
+                self._down = 0
+                self.gate.open()
+                return
         self.gate.break_with(Retry(f"{self._base} could not be reached for {self._patience:.0f} s"))
-
-    async def _post(self, body: Mapping[str, Any]) -> Reply | Fault:
-        """Send one request and name what happened; raises for what cannot get better."""
-        try:
-            async with self._session.post(f"{self._base}/chat/completions", json=body) as response:
-                text = await response.text(errors="replace")
-                if response.status == 200:
-                    return read_reply(text)
-                return self._refused(response.status, text, retry_after(response.headers.get("Retry-After")))
-        except aiohttp.ClientSSLError as error:
-            raise InvalidInput(f"TLS to {self._base} failed: {error}", field=f"{self._field}.endpoint") from error
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            return Fault("down", f"cannot connect ({error})")
-        except TimeoutError:
-            return Fault("timeout", f"no answer within {self._timeout.total:.0f} s")
-        except aiohttp.ClientError as error:
-            return Fault("lost_connection", f"the connection broke ({type(error).__name__})")
-
-    def _refused(self, status: int, text: str, after: float) -> Fault:
-        """What an answer other than 200 means."""
-        sentence = f"HTTP {status}: {server_sentence(text)}"
-        if status in (400, 413, 422) and _OVERFLOW.search(text.lower()):
-            raise RowFailed("context_overflow", sentence)
-        if status in _BUSY:
-            return Fault("overload" if status in _SHRINK else "busy", sentence, after)
-        if status in _FIELDS or status < 500:
-            field = self._field + _FIELDS.get(status, "")
-            raise InvalidInput(f"the model server at {self._base} answered {sentence}", field=field)
-        return Fault("server_error", sentence, after)

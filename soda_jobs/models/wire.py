@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -10,12 +11,14 @@ from email.utils import parsedate_to_datetime
 
 @dataclass(frozen=True)
 class Reply:
-    """What the model wrote. Token counts are the server's; 0 when it does not say."""
+    """What the model wrote. Token counts are the server's, 0 when it does not say; `cached_tokens` are those of
+    the prompt that it had computed before. `finish_reason` is `refusal` where the API says so."""
 
     text: str
     finish_reason: str
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,8 @@ class Fault:
 
 
 def read_reply(text: str) -> Reply | Fault:
-    """The first choice of a chat completion. A null content is an empty text when tokens or a filter ran out."""
+    """The first choice of a chat completion. A null content is an empty text when there is a reason for it: no
+    room, a filter, a refusal."""
     try:
         body = json.loads(text)
     except json.JSONDecodeError:
@@ -37,14 +41,18 @@ def read_reply(text: str) -> Reply | Fault:
         choice = body["choices"][0]
         content, finish = choice["message"]["content"], choice["finish_reason"]
         usage = body.get("usage") or {}
-        counts = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
+        prompt, written = (int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens"))
+        cached = int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
+        refusal = choice["message"].get("refusal")
     except (KeyError, IndexError, TypeError, ValueError, AttributeError):
         return Fault("malformed_reply", "the reply has no choice with a message")
-    if content is None and finish in ("length", "content_filter"):
+    if refusal and not content:
+        content, finish = str(refusal), "refusal"
+    if content is None and finish in ("length", "content_filter", "refusal"):
         content = ""
     if not isinstance(content, str) or not isinstance(finish, str):
         return Fault("malformed_reply", "the reply has no content or finish reason")
-    return Reply(content, finish, *counts)
+    return Reply(content, finish, prompt, written, cached)
 
 
 def server_sentence(text: str) -> str:
@@ -56,6 +64,14 @@ def server_sentence(text: str) -> str:
     while isinstance(body, dict):
         body = next((body[key] for key in ("error", "message", "detail") if body.get(key)), "no explanation")
     return str(body)[:300]
+
+
+_FILTERS = re.compile(r"content_?filter|content_policy_violation|ResponsibleAIPolicyViolation", re.IGNORECASE)
+
+
+def is_filtered(text: str) -> bool:
+    """True when an error body says that a filter, rather than the request's form, is why it was refused."""
+    return _FILTERS.search(text) is not None
 
 
 def retry_after(value: str | None) -> float:
