@@ -21,6 +21,7 @@ from soda_jobs.sandbox.verdict_cache import VerdictCache
 
 _LINE: Final = 1 << 20
 _STOP_SECONDS: Final = 10.0
+_SHOWN: Final = ("sandbox_not_isolated", "canary_wrong", "sandbox_failed")
 
 OnVerdict = Callable[[Verdict], None]
 
@@ -112,8 +113,9 @@ async def _forward(stderr: asyncio.StreamReader) -> None:
     """Events of the server that a person should see; the rest is routine."""
     while line := await stderr.readline():
         found = _event(line)
-        if found.get("event") == "sandbox_not_isolated":
-            event("sandbox_not_isolated", missing=found["missing"])
+        if found.get("event") in _SHOWN:
+            name = found.pop("event")
+            event(name, **{key: value for key, value in found.items() if key != "ts"})
         elif not found:
             sys.stderr.write(line.decode(errors="replace"))
 
