@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 
@@ -11,12 +12,18 @@ def confidence_interval(
     """The interval of the mean over groups of their means (Efron and Tibshirani 1993, chapter 13).
 
     Each group (a language) is resampled by itself, with replacement, `samples` times. Bounds have the unit of
-    the values. Equal input and seed give equal bounds. Raises ValueError for an empty group.
+    the values. Equal input and seed give equal bounds. One value alone, or equal ones, give an interval without
+    width, which says nothing. For a paired difference give the differences of the pairs as the values.
+    Raises ValueError for an empty group and for a value that is not a finite number.
     """
     import numpy as np
 
-    if not groups or not all(groups):
+    if not groups or not all(map(len, groups)):
         raise ValueError("a confidence interval needs at least one value in every group")
+    if not all(math.isfinite(value) for values in groups for value in values):
+        raise ValueError("a confidence interval needs finite numbers, and one of the values is not; leave it out")
+    if samples < 1 or not 0 < level < 1:
+        raise ValueError(f"{samples} samples at level {level} give no interval; use at least 1, and 0 < level < 1")
     generator = np.random.Generator(np.random.PCG64(seed))
     means = np.zeros(samples)
     for values in groups:
