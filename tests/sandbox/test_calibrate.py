@@ -1,6 +1,9 @@
 """Time that survives noise: what is measured, what the limit is, and which expiries are believed."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -8,6 +11,7 @@ import pytest
 from soda_jobs.errors import InvalidInput
 from soda_jobs.sandbox import pool as pools
 from soda_jobs.sandbox.calibrate import MARGIN, Slowness, limit_seconds, measure, scaled
+from soda_jobs.sandbox.client import run_programs
 from soda_jobs.sandbox.pool import CONFIRMATIONS, Pool
 from soda_jobs.sandbox.types import Program, Verdict, program_from_dict, to_dict
 from soda_jobs.sandbox.workers import Worker, WorkerDied
@@ -181,3 +185,39 @@ async def test_a_program_is_alone_when_it_is_confirmed() -> None:
     found = await asyncio.gather(*map(pool.run, [*others[:10], LOOP, *others[10:]]))
     assert [one.verdict for one in found] == ["pass"] * 10 + ["timeout"] + ["pass"] * 10
     assert beside == [["loop"]]
+
+
+BURN = "import time\nwhile time.process_time() < {seconds}: pass"
+
+
+@pytest.mark.slow
+def test_programs_near_their_limit_pass_while_others_take_half_the_machine(server: dict[str, Any]) -> None:
+    limit = 0.3
+    given = [
+        Program(f"p{number}", "python", BURN.format(seconds=0.95 * limit), timeout_seconds=limit)
+        for number in range(64)
+    ]
+    words = [sys.executable, "-I", "-S", "-c", "while True: pass"]
+    loops = [subprocess.Popen(words) for _ in os.sched_getaffinity(0)]
+    try:
+        found = asyncio.run(run_programs(server["url"], given))
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+    assert {one.verdict for one in found.values()} == {"pass"}
+
+
+@pytest.mark.parametrize(
+    ("code", "word"),
+    [
+        ("import time\ntime.sleep(60)", "timeout"),
+        ("while True: pass", "timeout"),
+        ("import threading\nthreading.Event().wait()", "timeout"),
+        ("import os\nos.read(os.pipe()[0], 1)", "timeout"),
+        ("import time\ntime.sleep(0.2)", "pass"),
+    ],
+)
+def test_what_never_ends_is_a_timeout(server: dict[str, Any], code: str, word: str) -> None:
+    program = Program("a", "python", code, timeout_seconds=0.5)
+    assert asyncio.run(run_programs(server["url"], [program]))["a"].verdict == word

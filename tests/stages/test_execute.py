@@ -16,6 +16,7 @@ from soda_jobs.artifacts import Artifacts
 from soda_jobs.context import Context, Input
 from soda_jobs.records import read_rows
 from soda_jobs.sandbox.tools import find
+from soda_jobs.stages import execute
 from soda_jobs.stages.execute import Settings, run
 from soda_jobs.store import open_store
 
@@ -36,7 +37,8 @@ def sandbox(socket: Path) -> Iterator[None]:
             server.kill()
 
 
-def test_each_program_goes_to_the_sandbox_of_its_language(tmp_path: Path) -> None:
+def test_each_program_goes_to_the_sandbox_of_its_language(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execute, "default_folder", lambda: tmp_path / "verdicts")
     if find("node") is None:
         pytest.skip("no toolchain for javascript on this machine")
     folder, out = tmp_path / "completions", tmp_path / "out"
@@ -63,6 +65,7 @@ def test_each_program_goes_to_the_sandbox_of_its_language(tmp_path: Path) -> Non
     with ExitStack() as servers:
         for language in ANSWERS:
             servers.enter_context(sandbox(tmp_path / f"{language}.sock"))
-        run(settings, context)
+        first = run(settings, context)
+        assert (first.counts["rows"], first.telemetry["programs"]) == (2, 2)
     found = {row["language"]: row["status"] for row in read_rows(out / "rows.jsonl")}
     assert found == {"python": "pass", "javascript": "fail"}
