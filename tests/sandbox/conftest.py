@@ -14,6 +14,7 @@ import pytest
 from soda_jobs.sandbox.client import run_programs
 from soda_jobs.sandbox.languages import LANGUAGES
 from soda_jobs.sandbox.types import Program, Verdict
+from soda_jobs.sandbox.workers import TOKEN
 
 Run = Callable[..., Verdict]
 
@@ -55,7 +56,7 @@ def run(server: dict[str, Any]) -> Run:
         if server["languages"][language] is None:
             pytest.skip(f"no toolchain for {language} on this machine")
         program = Program("p", language, code, tests, **{"timeout_seconds": 5.0, "memory_mib": 256, **settings})
-        return asyncio.run(run_programs(server["url"], [program]))["p"]
+        return asyncio.run(run_programs(server["url"], [program], token=os.environ.get(TOKEN)))["p"]
 
     return run_one
 

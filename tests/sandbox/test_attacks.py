@@ -12,6 +12,7 @@ import pytest
 from soda_jobs.sandbox import tree
 from soda_jobs.sandbox.client import run_programs
 from soda_jobs.sandbox.types import Program, Verdict
+from soda_jobs.sandbox.workers import TOKEN
 
 Run = Callable[..., Verdict]
 
@@ -212,7 +213,7 @@ def test_killing_everything_kills_only_itself(run: Run, server: dict[str, Any], 
     code = f"import os, signal\nos.kill({target}, signal.SIGKILL)\nraise SystemExit(1)"
     programs = [Program(f"p{i}", "python", code) for i in range(4)]
     programs += [Program(f"n{i}", "python", "import time\ntime.sleep(0.3)") for i in range(4)]
-    verdicts = asyncio.run(run_programs(server["url"], programs))
+    verdicts = asyncio.run(run_programs(server["url"], programs, token=os.environ.get(TOKEN)))
     assert {verdicts[f"p{i}"].verdict for i in range(4)} == {"runtime"}
     assert {verdicts[f"n{i}"].verdict for i in range(4)} == {"pass"}
 
@@ -281,6 +282,6 @@ def test_a_bomb_does_not_change_what_its_neighbours_get(server: dict[str, Any]) 
     bombs = ["import os\nwhile True: os.fork()", "x = bytearray(1 << 40)", "while True: print('x' * 9999)"]
     programs = [Program(f"bomb{i}", "python", code, timeout_seconds=3) for i, code in enumerate(bombs)]
     programs += [Program(f"honest{i}", "python", "print(sum(range(1000)))", "assert 1") for i in range(12)]
-    verdicts = asyncio.run(run_programs(server["url"], programs))
+    verdicts = asyncio.run(run_programs(server["url"], programs, token=os.environ.get(TOKEN)))
     assert {verdicts[f"honest{i}"].verdict for i in range(12)} == {"pass"}
     assert [verdicts[f"bomb{i}"].verdict for i in range(3)] == ["process_limit", "memory", "output_limit"]
