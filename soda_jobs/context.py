@@ -75,7 +75,8 @@ class Context:
     """The world of one stage.
 
     `out` starts empty; what lies in it at the end is the artifact. `work` survives a restart and is never
-    published. `services` maps a role (teacher, student, judge, sandbox) to a URL.
+    published. `services` maps a role (teacher, student, judge, sandbox) to a URL. `options` say how to go about
+    the work; unlike settings they change nothing of the result (`models/asking.py` reads them).
     """
 
     run: str
@@ -88,6 +89,7 @@ class Context:
     shards: Shards
     progress: Callable[[str, int, int | None], None]
     share: Share = Share()
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def rows(self, name: str) -> Iterator[dict[str, Any]]:
         """Rows of every artifact of the input `name`, in order; an absent optional input has no rows."""

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from soda_jobs.graph import CODE_VERSION, Graph, Kind, Service, Stage, split_input
 from soda_jobs.records import canonical
-from soda_jobs.spec import DistillationRun, Server
+from soda_jobs.spec import DistillationRun, Judge, Server, Teacher
 
 STAGE_ARGV: Final = ("python", "-m", "soda_jobs", "stage")
 SERVE_ARGV: Final = ("python", "-m", "soda_jobs", "serve")
@@ -112,6 +112,7 @@ def command(run: DistillationRun, stage: Stage, finished: Mapping[str, Finished]
             name: [finished[split_input(ref)[0]].digest for ref in refs] for name, refs in stage.inputs.items()
         },
         "code_version": CODE_VERSION[stage.kind],
+        "options": options(run, stage),
     }
     return Command(
         stage=stage.name,
@@ -125,6 +126,22 @@ def command(run: DistillationRun, stage: Stage, finished: Mapping[str, Finished]
         service=service_command(run, stage.service, finished) if stage.service else None,
         pods=run.spec.parallelism if stage.kind in SHARED else 1,
     )
+
+
+def options(run: DistillationRun, stage: Stage) -> dict[str, Any]:
+    """How a stage that asks a model goes about it. Its result does not depend on them, nor does its key."""
+    service = stage.service
+    if service is None or service.role not in ("teacher", "judge"):  # whatever a student answers is data
+        return {}
+    block: Teacher | Judge = getattr(run.spec, service.role)
+    floor = block.yield_floor
+    if service.role == "teacher":
+        floor = min(floor, run.spec.questions.minimum_yield)
+    found: dict[str, Any] = {"yield_floor": floor}
+    if service.checkpoint is None and block.endpoint is not None:
+        given = {"rate_limits": block.rate_limits, "price": block.price}
+        found |= {name: value.model_dump() for name, value in given.items() if value is not None}
+    return found
 
 
 def cores(stage: Stage) -> int | None:

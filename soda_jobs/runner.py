@@ -1,6 +1,6 @@
 """One stage in one process: fetch its inputs, run it, commit its artifact, answer with an exit code.
 
-    SODA_STAGE     JSON of the stage: run, stage, kind, round, key, settings, inputs (made by plan.py)
+    SODA_STAGE     JSON of the stage: run, stage, kind, round, key, settings, inputs, options (made by plan.py)
     SODA_SERVICES  JSON {role: URL} of the servers it may talk to
     SODA_RESULT    a file for the result (a pod's termination message), under 4 KiB
     SODA_PODS      how many processes share the stage (1), and JOB_COMPLETION_INDEX which of them this is (0)
@@ -47,6 +47,7 @@ class Task(BaseModel):
     inputs: dict[str, list[TaskInput]]
     digests: dict[str, list[str]]
     code_version: int
+    options: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,7 @@ def _call(task: Task, artifacts: Artifacts, folders: Folders) -> Summary:
         shards=artifacts.shards(task.key),
         progress=lambda unit, done, total: progress(unit, done, total, stage=task.stage),
         share=share_of(os.environ),
+        options=task.options,
     )
     summary: Summary = module.run(settings, context)
     return summary

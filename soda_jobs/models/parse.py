@@ -33,6 +33,15 @@ _REVEALING: Final = re.compile(
 )
 
 
+# How a reply opens that declines, when no code follows. Only the opening counts: prose may well say "cannot".
+_REFUSAL: Final = re.compile(
+    r"\W{0,8}(?:(?:I(?:'m| am)|we(?:'re| are)) (?:very |so |really )?(?:sorry|unable|not able)\b"
+    r"|(?:sorry|apologies),? but I\b|I apologi[sz]e\b|as an AI\b"
+    r"|(?:I|we) (?:can(?:'t|not| not)|won't|must decline|decline|refuse)\b)",
+    re.IGNORECASE,
+)
+
+
 @dataclass(frozen=True)
 class Scores:
     """One judgement. A rule without a number is None; `total` (0 to 6) sums the rest, None when parsing failed."""
@@ -95,6 +104,11 @@ def check_solution(text: str, finish_reason: str) -> str | None:
     if not text.strip():
         return "empty"
     return None if finish_reason == "stop" else finish_reason
+
+
+def is_refusal(text: str) -> bool:
+    """True when a reply opens with words that decline and has no block of code."""
+    return "```" not in text and _REFUSAL.match(text.replace("\u2019", "'")) is not None
 
 
 def check_pair(chosen: str, rejected: str) -> str | None:

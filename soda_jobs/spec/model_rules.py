@@ -50,15 +50,11 @@ def _revision(field: str, block: Teacher | Student | Judge, endpoint: str | None
 def _served(field: str, block: Teacher | Judge) -> Iterator[Conflict]:
     yield from _revision(field, block, block.endpoint)
     if block.endpoint is None:
-        if block.secret_ref is not None:
-            why, use = "has no endpoint to be used for", "use spec endpoint with it, or leave it out"
-            yield conflict(
-                f"{field}.secretRef",
-                block.secret_ref,
-                why,
-                use.replace("spec endpoint", f"{field}.endpoint"),
-                f"{field}.endpoint",
-            )
+        given = {"secretRef": block.secret_ref, "rateLimits": block.rate_limits, "price": block.price}
+        for name, value in given.items():
+            if value is not None:
+                why, use = "has no endpoint to be used for", f"use {field}.endpoint with it, or leave it out"
+                yield conflict(f"{field}.{name}", value, why, use, f"{field}.endpoint")
         return
     if block.server is not None:
         use = f"use one of {field}.endpoint and {field}.server"

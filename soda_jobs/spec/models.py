@@ -12,6 +12,8 @@ from soda_jobs.spec.training import JudgeTraining
 Temperature = Annotated[float, Field(ge=0, le=2)]
 TopP = Annotated[float, Field(gt=0, le=1)]
 MaxTokens = Annotated[int, Field(ge=1, le=131_072)]
+Money = Annotated[float, Field(ge=0, le=1_000_000)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Sampling(Block):
@@ -96,6 +98,30 @@ class Server(Block):
         return self.gpus
 
 
+class RateLimits(Block):
+    """What an endpoint allows. Each stage keeps to it, all its pods together; two stages that ask one endpoint at
+    the same time may meet its refusals, which cost time and no row."""
+
+    requests_per_minute: Annotated[float, Field(gt=0, le=10_000_000)] | None = None
+    """Requests in a minute. Null: as many as it takes."""
+    tokens_per_minute: Annotated[float, Field(gt=0, le=100_000_000_000)] | None = None
+    """Tokens in a minute, prompts and answers together. A request counts with `maxTokens` until its answer is
+    there, as endpoints count it. Null: as many as it takes."""
+    concurrent_requests: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Requests at the same time. Null: as many as prove useful."""
+
+
+class Price(Block):
+    """Money for a million tokens, in the currency of your bill. The report adds it up."""
+
+    input: Money
+    """A million tokens of prompts."""
+    output: Money
+    """A million tokens of answers."""
+    cached_input: Money | None = None
+    """A million tokens of prompts that the endpoint found in its cache and says so. Null: as `input`."""
+
+
 class ServedModel(Block):
     """A model that answers requests: an external endpoint, or a server that the run starts itself."""
 
@@ -109,6 +135,10 @@ class ServedModel(Block):
     """Where the endpoint's API key is. Only an http endpoint on this very machine needs none."""
     server: Server | None = None
     """The server to start. Null: vLLM with one GPU."""
+    rate_limits: RateLimits | None = None
+    """What the endpoint allows. Null: as much as it takes without refusing."""
+    price: Price | None = None
+    """What the endpoint's tokens cost. Null: the report counts tokens only."""
 
     @property
     def serving(self) -> Server | None:
@@ -121,6 +151,10 @@ class Teacher(ServedModel):
 
     sampling: TeacherSampling = TeacherSampling()
     """How it draws its tokens."""
+    yield_floor: Share = 0.5
+    """A stage is stopped as soon as fewer of its last 200 answers than this share are usable; 0 never. It is there
+    to save tokens, so stay well below what you expect; `questions.minimumYield` decides on a finished stage, and
+    where that is lower it counts here too. It may be another in a later run that goes on from this one's rows."""
 
 
 class InitModel(Block):
@@ -173,3 +207,6 @@ class Judge(ServedModel):
     """Second chances for a reply without readable scores."""
     retry_temperature: Temperature = 0.2
     """Temperature of the second chances."""
+    yield_floor: Share = 0.1
+    """A stage is stopped as soon as fewer of its last 200 replies than this share have readable scores; 0 never.
+    Low, for a small scoring model may miss many and still sort the rest."""

@@ -7,15 +7,15 @@ out  rows.jsonl     Completion rows, or Question rows when `kind` is "question"
     {"id": "0c1f…", "iteration": 1, "parents": ["9ab2…"], "question_id": "9ab2…", "role": "teacher",
      "kind": "correct", "model": "tutor", "prompt_id": "paper/correct", "text": "```python\\ndef …", …}
 
-A teacher's reply must be whole (finish_reason "stop") and not empty; a cut or refused one is asked for once more
-with twice the room and another seed, then dropped from this stage only. A student's reply is kept as it is:
+A teacher's reply must be whole (finish_reason "stop"), not empty and no refusal; one that is not is asked for once
+more with twice the room and another seed, then dropped from this stage only. A student's reply is kept as it is:
 what it failed to say is what the next round teaches.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -23,15 +23,18 @@ from typing import Any, Literal
 from soda_jobs import prompts
 from soda_jobs.context import Context, StageSettings, Summary
 from soda_jobs.errors import GiveUp
+from soda_jobs.models.asking import ask_rows, asking
 from soda_jobs.models.client import ModelClient, Reply, RowFailed, Sampling
-from soda_jobs.models.parse import parse_new_question
+from soda_jobs.models.parse import is_refusal, parse_new_question
 from soda_jobs.records import Completion, Question, record_id, sampling_seed
-from soda_jobs.rows import Outcome, map_rows
+from soda_jobs.rows import Outcome
 
 # A student is asked exactly as the teacher was: both see the prompt of a correct solution (paper section 3.3).
 PROMPT = {"correct": "correct", "fault": "fault", "attempt": "correct"}
 # An easy parent must become harder, the others get a sibling (paper section 3.4).
 NEW_PROMPT = {"easy": "new_harder", "medium": "new_similar", "hard": "new_similar"}
+# Why a model stopped, when not of its own accord -> why its reply cannot be taught. Any other is "unfinished".
+CUT_SHORT = {"length": "truncated", "content_filter": "content_filter", "refusal": "refused"}
 
 
 class SamplingSettings(StageSettings):
@@ -83,15 +86,12 @@ def run(settings: Settings, context: Context) -> Summary:
 async def _generate(
     settings: Settings, context: Context, items: Sequence[tuple[dict[str, Any], int]]
 ) -> tuple[dict[str, int], dict[str, float]]:
-    url = context.service(settings.role)
-    key = os.environ.get(f"SODA_{settings.role.upper()}_API_KEY")
-    async with ModelClient(url, settings.model, api_key=key, field=f"spec.{settings.role}") as client:
+    async with asking(context, settings.role, settings.model) as client:
 
-        async def work(item: tuple[dict[str, Any], int]) -> Outcome:
-            return await _one(client, settings, context.round, *item)
+        async def work(item: tuple[dict[str, Any], int], used: Counter[str]) -> tuple[Outcome, str | None]:
+            return await _one(client, settings, context.round, item, used)
 
-        counts = await map_rows(items, work, context=context, unit="rows")
-        return counts, {key: float(value) for key, value in client.usage.items()}
+        return await ask_rows(items, work, context=context, role=settings.role)
 
 
 @dataclass(frozen=True)
@@ -124,10 +124,12 @@ def accept(settings: Settings, asked: Asked, reply: Reply, round_: int) -> tuple
     """The row a reply becomes, or None and the reason why not."""
     if settings.role == "student":
         return _completion(settings, asked, reply, round_), ""
+    if reply.finish_reason != "stop":
+        return None, CUT_SHORT.get(reply.finish_reason, "unfinished")
     if not reply.text.strip():
         return None, "empty"
-    if reply.finish_reason != "stop":
-        return None, "truncated"
+    if is_refusal(reply.text):
+        return None, "refused"
     if settings.kind != "question":
         return _completion(settings, asked, reply, round_), ""
     created = parse_new_question(reply.text)
@@ -137,21 +139,23 @@ def accept(settings: Settings, asked: Asked, reply: Reply, round_: int) -> tuple
 
 
 async def _one(
-    client: ModelClient, settings: Settings, round_: int, question: dict[str, Any], sample: int
-) -> Outcome:
+    client: ModelClient, settings: Settings, round_: int, item: tuple[dict[str, Any], int], used: Counter[str]
+) -> tuple[Outcome, str | None]:
+    """What became of one sample of one question; None or the reason for its loss."""
+    question, sample = item
     reason = "unanswered"
     for attempt in range(settings.attempts):
         asked = ask(settings, question, sample, attempt)
         messages = prompts.render(asked.prompt_id, question=question["instruction"])
         try:
-            reply = await client.chat(messages, asked.sampling, seed=asked.seed)
+            reply = await client.chat(messages, asked.sampling, seed=asked.seed, usage=used, group=asked.prompt_id)
         except RowFailed as failure:
             reason = failure.reason
             continue
         row, reason = accept(settings, asked, reply, round_)
         if row is not None:
-            return Outcome(rows=[row])
-    return Outcome(dropped=[{"id": question["id"], "sample": sample, "reason": reason}])
+            return Outcome(rows=[row]), None
+    return Outcome(dropped=[{"id": question["id"], "sample": sample, "reason": reason}]), reason
 
 
 def _completion(settings: Settings, asked: Asked, reply: Reply, round_: int) -> Completion:

@@ -14,18 +14,19 @@ that cannot be read is asked for again, warmer; then the row says `parse_status:
 from __future__ import annotations
 
 import asyncio
-import os
+from collections import Counter
 from typing import Any, Literal
 
 from soda_jobs import prompts
 from soda_jobs.context import ROWS, Context, StageSettings, Summary
 from soda_jobs.errors import InvalidInput
 from soda_jobs.extract import answer_code
+from soda_jobs.models.asking import ask_rows, asking
 from soda_jobs.models.client import ModelClient, RowFailed
 from soda_jobs.models.parse import Scores, parse_scores
 from soda_jobs.records import Judgement, read_rows, record_id, sampling_seed
-from soda_jobs.rows import Outcome, map_rows
-from soda_jobs.stages.generate import SamplingSettings
+from soda_jobs.rows import Outcome
+from soda_jobs.stages.generate import CUT_SHORT, SamplingSettings
 
 FAILED = Scores(analysis="", per_rule={str(rule): None for rule in range(1, 6)}, total=None, parse_status="failed")
 
@@ -55,35 +56,38 @@ def run(settings: Settings, context: Context) -> Summary:
 async def _judge(
     settings: Settings, context: Context, completions: list[dict[str, Any]], questions: dict[str, dict[str, Any]]
 ) -> tuple[dict[str, int], dict[str, float], float]:
-    url = context.service(settings.role)
-    key = os.environ.get(f"SODA_{settings.role.upper()}_API_KEY")
-    async with ModelClient(url, settings.model, api_key=key, field=f"spec.{settings.role}") as client:
+    async with asking(context, settings.role, settings.model) as client:
 
-        async def work(completion: dict[str, Any]) -> Outcome:
-            question = questions[completion["question_id"]]
-            scores = await _score(client, settings, question["instruction"], completion)
-            return Outcome(rows=[_judgement(settings, context.round, completion, scores)])
+        async def work(completion: dict[str, Any], used: Counter[str]) -> tuple[Outcome, str | None]:
+            question = questions[completion["question_id"]]["instruction"]
+            scores, reason = await _score(client, settings, question, completion, used)
+            return Outcome(rows=[_judgement(settings, context.round, completion, scores)]), reason
 
-        counts = await map_rows(completions, work, context=context, unit="rows")
-        usage = {key: float(value) for key, value in client.usage.items()}
+        counts, usage = await ask_rows(completions, work, context=context, role=settings.role)
     totals = [row["total"] for row in read_rows(context.out / ROWS) if row["total"] is not None]
     return counts, usage, sum(totals) / len(totals) if totals else 0.0
 
 
-async def _score(client: ModelClient, settings: Settings, question: str, completion: dict[str, Any]) -> Scores:
+async def _score(
+    client: ModelClient, settings: Settings, question: str, completion: dict[str, Any], used: Counter[str]
+) -> tuple[Scores, str | None]:
+    """The scores of one answer; None, or the reason why there are none."""
+    reason = "unreadable"
     code = answer_code(completion["text"])
     messages = prompts.render(f"{settings.prompt_set}/score", question=question, code=code)
     for attempt in range(settings.retries + 1):
         sampling = settings.sampling.sampling(temperature=settings.retry_temperature if attempt else None)
         seed = sampling_seed(settings.seed, f"judge-{settings.role}", completion["id"], attempt)
         try:
-            reply = await client.chat(messages, sampling, seed=seed)
-        except RowFailed:
+            reply = await client.chat(messages, sampling, seed=seed, usage=used)
+        except RowFailed as failure:
+            reason = failure.reason
             continue
         scores = parse_scores(reply.text)
         if scores.parse_status != "failed":
-            return scores
-    return FAILED
+            return scores, None
+        reason = CUT_SHORT.get(reply.finish_reason, "unreadable")
+    return FAILED, reason
 
 
 def _judgement(settings: Settings, round_: int, completion: dict[str, Any], scores: Scores) -> Judgement:
