@@ -58,6 +58,7 @@ def parser(program: str = "soda") -> argparse.ArgumentParser:
     _output(plan)
 
     _run_commands(commands)
+    _compare(commands)
 
     execute = _command(commands, "execute", "soda_jobs.cli.programs:execute", "run programs in the sandbox")
     execute.add_argument(
@@ -124,6 +125,25 @@ def _run_commands(commands: argparse._SubParsersAction) -> None:  # type: ignore
         command = _command(commands, name, "soda_jobs.cli.look:cluster_only", text)
         command.add_argument("run", metavar="RUN", help="the name of a run")
         _cluster(command, name)
+
+
+def _compare(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
+    command = _command(
+        commands, "compare", "soda_jobs.cli.compare:compare", "set runs side by side, with significance marks"
+    )
+    command.add_argument(
+        "runs", metavar="RUN", nargs="*", help="a run of the store or its report.json; @ROUND picks a round"
+    )
+    command.add_argument("--baseline", metavar="ROW", help="the row the others are tested against (the first)")
+    command.add_argument("--base", metavar="ROW", help="the untouched student: also give gains over this row")
+    command.add_argument(
+        "--metric", default="pass@1", metavar="NAME", help="pass@1, pass@10, model_score (pass@1)"
+    )
+    command.add_argument("--published", metavar="TABLE", help="set a paper's rows below: soda-1, ssd, …")
+    command.add_argument("--no-intervals", action="store_true", help="leave out the bootstrap intervals")
+    command.add_argument("--store", metavar="URL", help="where the runs are (default .soda/store)")
+    formats = ("terminal", "markdown", "latex", "html", "json")
+    command.add_argument("--output", choices=formats, default=formats[0], help="how to print (default terminal)")
 
 
 def _cluster(command: argparse.ArgumentParser, verb: str) -> None:

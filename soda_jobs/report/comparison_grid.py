@@ -1,0 +1,109 @@
+"""The cells and footnotes of a `Comparison` as plain words, before any format escapes them. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from soda_jobs.metrics.published import Column
+from soda_jobs.report import facts
+from soda_jobs.report.comparison import MARKS, PERCENT, SIGNIFICANT, Comparing, Comparison, Entry, Score
+from soda_jobs.report.text import visible
+
+GAP: Final = "–"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one cell shows; each format decides how."""
+
+    text: str
+    ci: str = ""
+    marks: str = ""
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Grid:
+    """`groups` are the benchmarks over the columns, with how many columns each spans."""
+
+    groups: tuple[tuple[str, int], ...]
+    head: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    rule: int  # the row before which a line is drawn: the first published one
+    foot: tuple[str, ...]
+
+
+def grid(table: Comparison, *, intervals: bool = True) -> Grid:
+    """The cells of the table as words; the first column is the row's name."""
+    has_average = len(table.averaged) > 1
+    gains = [f"Gain over {table.base}", f"Gain ratio to {table.baseline}"] if table.base else []
+    groups: list[tuple[str, int]] = []
+    for benchmark, _ in table.columns:
+        spans = groups.pop()[1] if groups and groups[-1][0] == benchmark else 0
+        groups.append((benchmark, spans + 1))
+    digits = 1 if table.unit == PERCENT else 2
+
+    def cell(score: Score | None) -> Cell:
+        if score is None:
+            return Cell(GAP)
+        low_high = [facts.number(bound, digits) for bound in score.ci or ()]
+        ci = f"[{low_high[0]}, {low_high[1]}]" if intervals and low_high else ""
+        return Cell(facts.number(score.value, digits), ci, score.marks, score.best)
+
+    def row(entry: Entry) -> tuple[Cell, ...]:
+        cells = [Cell(visible(entry.name)), *(cell(entry.scores.get(column)) for column in table.columns)]
+        cells += [cell(entry.average)] if has_average else []
+        found = [entry.relative_gain, entry.gain_ratio] if table.base else []
+        return (*cells, *(Cell(GAP if value is None else f"{value:+.1f} %") for value in found))
+
+    own = [entry for entry in table.entries if not entry.is_published]
+    return Grid(
+        groups=tuple(groups),
+        head=(
+            "",
+            *(facts.language(language) for _, language in table.columns),
+            *(["Avg."] if has_average else []),
+            *gains,
+        ),
+        rows=tuple(map(row, table.entries)),
+        rule=len(own),
+        foot=tuple(map(visible, _foot(table, intervals and bool(own), has_average))),
+    )
+
+
+def _foot(table: Comparison, intervals: bool, has_average: bool) -> list[str]:
+    first = f"{table.metric.replace('_', ' ')}, {table.unit}"
+    first += " [bootstrap 95 % interval over tasks]" if intervals else ""
+    first += f". Avg.: mean of {len(table.averaged)} cells." if has_average else "."
+    lines = [first]
+    if table.base:
+        lines.append(
+            f"Gain over {table.base}: relative gain of the average, 100 (a - b) / b. Gain ratio: 100 (g / g' - 1) "
+            f"with g' the gain of {table.baseline} over {table.base}; it is not the gain over {table.baseline}."
+        )
+    if table.tests:
+        lines.append(
+            f"Tests against {table.baseline}, two-sided. {MARKS['problems']} differs over problems, "
+            f"{MARKS['cells']} over cells, p < {SIGNIFICANT} after Holm's correction over the "
+            f"{facts.plural(len(table.tests), 'test')} of this table."
+        )
+    return [*lines, *map(test_words, table.tests), *table.notes]
+
+
+def test_words(test: Comparing) -> str:
+    """`a, humaneval Python: McNemar, exact; 15 of 164 problems differ; p = 0.003, Holm 0.012.`"""
+    where = column_name(test.column) if test.column else f"all {test.scope}"
+    left = f" ({test.left_out} not in both)" if test.left_out else ""
+    return (
+        f"{test.row}, {where}: {test.result.name}; {test.result.n} of {test.pairs} {test.scope}{left} differ; "
+        f"p {_p(test.result.p)}, Holm {_p(test.p_holm)}."
+    )
+
+
+def column_name(column: Column) -> str:
+    return f"{column[0]} {facts.language(column[1])}"
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"= {value:.3f}"
