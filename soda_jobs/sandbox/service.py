@@ -26,7 +26,7 @@ from soda_jobs.sandbox.watch import Job
 MAX_PROGRAMS: Final = 200
 MAX_REPLY: Final = 4 << 20
 MAX_NAMES: Final = 24 << 10  # bytes of all names and what goes with them
-SECONDS: Final = 10.0  # of its own time, for one program; who needs longer is compiled in its own jail
+SECONDS: Final = 20.0  # of its own time, its start included; who needs longer is compiled in its own jail
 MAX_FALSE_STARTS: Final = 3
 
 _LENGTH: Final = struct.Struct(">I")

@@ -65,7 +65,19 @@ def children(pid: int) -> list[int]:
     found: list[int] = []
     for thread in _names(f"/proc/{pid}/task"):
         found += map(int, _read(f"/proc/{pid}/task/{thread}/children").split())
-    return found if found or _KERNEL_LISTS_CHILDREN else _children_by_search(pid)
+    if not found and not _KERNEL_LISTS_CHILDREN:
+        return _children_by_search(pid)
+    return found if len(found) < 2 else _without_threads(found)
+
+
+def _without_threads(pids: list[int]) -> list[int]:
+    """gVisor lists every thread of a child as one more child, after its first."""
+    processes, threads = [], set[int]()
+    for pid in sorted(pids):
+        if pid not in threads:
+            processes.append(pid)
+            threads.update(int(name) for name in _names(f"/proc/{pid}/task"))
+    return processes
 
 
 def _children_by_search(pid: int) -> list[int]:
