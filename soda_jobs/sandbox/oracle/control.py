@@ -151,15 +151,19 @@ def _condition_after(found: Tokens, at: int, first: int, language: str) -> Span 
 
 def _guarded(found: Tokens, at: int, language: str) -> Iterator[Check]:
     """`if (f(2) != 4) throw …`, where a condition, at best a comparison with a literal, guards what fails."""
-    stop = next((n for n in range(at, min(at + 60, len(found.items))) if found.text(n) in ("{", ":", "\n")), at)
+    end = min(at + 60, len(found.items))
+    stop = next((n for n in range(at, end) if found.text(n) in ("{", ":", "\n")), end)
     last = found.partner.get(at + 1) if found.text(at + 1) == "(" else stop
     if last is None or last <= at:
         return
     span = _bare(found, (at + 1, last + 1 if found.text(at + 1) == "(" else last))
+    span = _bare(found, (found.split(*span, ";") or [span])[-1])
+    before = [found.text(n) for n in range(max(at - 6, 0), at) if found.text(at) == "unless"]
     after = [found.text(n) for n in range(last, min(last + 16, len(found.items)))]
-    sign = "==" if found.text(at) == "unless" else "!="
+    sign = "==" if before else "!="
     compared = _compared(found, span, (sign, sign + "="))
-    if compared and any(map(_FAILS.search, after)):
+    asks = span[1] - span[0] == 3 or any(found.text(n) == "(" for n in range(*span))  # a name, or a call
+    if compared and asks and any(map(_FAILS.search, (*before, *after))):
         yield Check(compared)
     elif not compared and [word for word in after if word not in ("{", ")", "(")][:1] == ["throw"]:
         yield Check((), span, is_guard=True)

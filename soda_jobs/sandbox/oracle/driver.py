@@ -27,6 +27,8 @@ MAX_DRAINED = 1000  # items taken out of an iterator
 MAX_DIGESTED = 64 << 20
 MAX_WORDS = 400  # characters of an exception's message
 
+_write = os.write
+_exit = os._exit
 _MUTABLE = (list, dict, set, bytearray, tuple)
 _OPERATIONS: dict[str, Any] = {
     "len": len,
@@ -164,7 +166,7 @@ class Driver:
             data = encode(("large", "" if is_changed else self._digest(message[1]), ()), self._refer)
         data = SIZE.pack(len(data)) + data
         while data:
-            data = data[os.write(CHANNEL, data) :]
+            data = data[_write(CHANNEL, data) :]
         self._said += 1
 
     def _digest(self, value: Any) -> str:
@@ -176,10 +178,12 @@ class Driver:
 
     def end(self, count: int) -> None:
         self._say(("end", count))
-        os._exit(0)  # what the program left for its end, threads and handlers, is no part of any test
+        _exit(0)  # what the program left for its end, threads and handlers, is no part of any test
 
 
 def drive(steps: list[bytes]) -> None:
+    own = globals()  # a program may change builtins, and this file goes on with what they were
+    own.update({name: value for name, value in vars(builtins).items() if name not in own})
     driver = Driver()
     taken = steps if driver.load("program.py") else []
     for step in taken:

@@ -46,11 +46,13 @@ def read_message(data: bytes) -> tuple[Any, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Frames:
-    """`load` is the message about loading, None when it did not come; `is_whole` says that the end came."""
+    """`load` is the message about loading, None when it did not come; `is_whole` says that the end came,
+    and `left` how many bytes make no message."""
 
     load: tuple[Any, ...] | None
     answers: tuple[bytes, ...]
     is_whole: bool
+    left: int = 0
 
 
 def read_frames(data: bytes, steps: int) -> Frames:
@@ -68,7 +70,7 @@ def read_frames(data: bytes, steps: int) -> Frames:
     if ends and (ends[0] != len(messages) - 1 or at != len(data)):
         raise Garbled("something follows the end")
     if not kinds:
-        return Frames(None, (), False)
+        return Frames(None, (), False, len(data))
     load, is_whole = kinds[0], bool(ends)
     answers = tuple(messages[1:-1] if is_whole else messages[1:])
     wanted = steps if load[0] == "value" else 0
@@ -80,4 +82,4 @@ def read_frames(data: bytes, steps: int) -> Frames:
         raise Garbled("there are more answers than steps")
     if is_whole and (kinds[-1][1] != wanted or len(answers) != wanted):
         raise Garbled("the end does not count the answers")
-    return Frames(load, answers, is_whole)
+    return Frames(load, answers, is_whole, len(data) - at)

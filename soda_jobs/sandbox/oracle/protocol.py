@@ -185,6 +185,8 @@ class Observed:
             self._end(verdict)
             return
         frames = read_frames(_bytes(verdict.returned), len(self._steps))
+        if frames.left and verdict.verdict == "pass":  # nothing cut its last message off
+            raise Garbled("what it wrote is no message")
         if frames.load is None:
             self._end(_early(verdict))
         elif frames.load[0] == "unreadable":
@@ -228,7 +230,8 @@ def _bytes(returned: str) -> bytes:
 
 def _early(verdict: Verdict) -> Verdict:
     """The limit or signal that ended it; or, when it chose to end, that it did."""
-    return _as(verdict, Reading("runtime", _EARLY)) if verdict.verdict == "pass" else verdict
+    is_own_choice = verdict.verdict in ("pass", "logic")
+    return _as(verdict, Reading("runtime", _EARLY)) if is_own_choice else verdict
 
 
 def _as(verdict: Verdict, reading: Reading) -> Verdict:

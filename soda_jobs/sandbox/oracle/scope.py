@@ -39,6 +39,9 @@ class Frozen:
 
     data: bytes
 
+    def __repr__(self) -> str:
+        return repr(marshal.loads(self.data))
+
 
 class Folder(ast.NodeTransformer):
     """Large literals of plain values become one node each."""

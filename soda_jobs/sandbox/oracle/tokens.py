@@ -11,7 +11,7 @@ Kind = Literal["number", "text", "name", "sign", "line"]
 
 _NUMBER: Final = r"(?P<number>(?<![\w.])(?:0[xXbBoO][\da-fA-F_]+|\d[\d_]*(?:\.\d+)?(?:[eE][+-]?\d+)?|\.\d+)\w*)"
 _NAME: Final = r"(?P<name>[A-Za-z_$][\w$]*)"
-_SIGN: Final = r"(?P<sign>===|!==|==|!=|<=|>=|&&|\|\||::|->|=>|[-+*/%<>=!(){}\[\],;:.?&|^~@#])"
+_SIGN: Final = r"(?P<sign>===|!==|==|!=|<=|>=|&&|\|\||::|:=|->|=>|[-+*/%<>=!(){}\[\],;:.?&|^~@#])"
 _LINE: Final = r"(?P<line>\n)"
 _QUOTED: Final = r'"(?:\\.|[^"\\\n])*"'
 _SINGLE: Final = r"'(?:\\.|[^'\\\n])*'"
