@@ -44,6 +44,9 @@ _GOOD_AND_BROKEN: Final[Mapping[str, tuple[str, str]]] = {
 }
 
 
+_WATCHED: Final = ("timeout", "memory", "process_limit")
+
+
 @dataclass(frozen=True, slots=True)
 class Canary:
     program: Program
@@ -89,36 +92,42 @@ class Canaries:
         Raises CanariesWrong when healing does not help.
         """
         async with self._lock:
-            first = ""
+            first, wrong = "", None
             for _ in range(TRIES):
                 if not self._is_odd and self._since < FEW:
                     return first
                 wrong = await self._check()
-                if not wrong:
+                if wrong is None:
                     return first
-                first = first or wrong
+                first = first or str(wrong)
                 self.epoch += 1
-                event("canary_wrong", reason=wrong, epoch=self.epoch)
-                await self._heal(wrong)
-        raise CanariesWrong(first)
+                event("canary_wrong", reason=str(wrong), epoch=self.epoch)
+                await self._heal(str(wrong))
+        assert wrong is not None
+        raise wrong
 
-    async def _check(self) -> str:
+    async def _check(self) -> CanariesWrong | None:
         used, self._used, self._since, self._is_odd = self._used, set(), 0, False
         found = await asyncio.gather(*map(self._one, canaries(used)))
-        wrong = next((text for text in found if text), "")
-        self._is_odd = self._is_odd or bool(wrong)
+        wrong = next((one for one in found if one is not None), None)
+        self._is_odd = self._is_odd or wrong is not None
         return wrong
 
-    async def _one(self, canary: Canary) -> str:
+    async def _one(self, canary: Canary) -> CanariesWrong | None:
         for _ in range(TRIES):
             verdict = await self._run(canary.program)
             if verdict.verdict != "sandbox_error":
                 break
         if verdict.verdict == canary.expected:
-            return ""
+            return None
         name = f"a {canary.program.language} program that is {canary.expected}"
-        return f"{name} was judged {verdict.verdict} ({verdict.detail})"
+        is_unwatched = canary.expected in _WATCHED and verdict.verdict != "sandbox_error"
+        return CanariesWrong(f"{name} was judged {verdict.verdict} ({verdict.detail})", is_unwatched)
 
 
 class CanariesWrong(Exception):
-    """The server cannot be made to judge right."""
+    """Which canary was judged how. `is_unwatched`: a program was over a limit and was not stopped for that."""
+
+    def __init__(self, sentence: str, is_unwatched: bool) -> None:
+        super().__init__(sentence)
+        self.is_unwatched = is_unwatched

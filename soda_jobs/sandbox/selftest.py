@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from soda_jobs.errors import Retry
 from soda_jobs.sandbox.types import Program, Verdict
 from soda_jobs.sandbox.walls import SCRATCH_BYTES, SCRATCH_FILES
 
@@ -60,7 +61,7 @@ _WALLED: Final[tuple[Callable[[Facts], str], ...]] = (
 
 
 async def faults(pool: Runs, *, require_gvisor: bool = False) -> list[str]:
-    """What does not hold, a sentence each; the first names the wall to look at."""
+    """What does not hold, a sentence each. Raises Retry when a fault of ours hides it."""
     found = []
     if require_gvisor and not pool.is_gvisor:
         found.append("the kernel here is not gVisor's")
@@ -80,6 +81,8 @@ async def _try_walls(pool: Runs) -> tuple[Facts | None, str]:
     code = f"{Path(__file__).with_name('probe.py').read_text(encoding='utf-8')}\n\nmain{limits}\n"
     program = Program("self-test", "python", code, timeout_seconds=_SECONDS, returns="stdout")
     verdict = await pool.run(program)
+    if verdict.verdict == "sandbox_error":
+        raise Retry(f"the sandbox could not test itself: {verdict.detail}")
     if verdict.verdict != "pass":
         return None, f"{verdict.verdict} ({verdict.detail})"
     try:

@@ -82,7 +82,7 @@ async def serve(
             raise SandboxNotIsolated(f"the sandbox lacks a wall: {'; '.join(missing)}")
         pool.walls["missing"] = "; ".join(missing)
         wrong = await server.prove()
-        if wrong and require_isolation:
+        if server.is_unwatched and require_isolation:
             raise SandboxNotIsolated(f"the sandbox keeps no watch: {wrong}")
         if server.failure is None:
             event("sandbox_ready", **address, workers=workers, languages=pool.versions)
@@ -139,6 +139,7 @@ class Server:
         self._open: set[asyncio.Task[Any]] = set()
         self._is_ready = False
         self.failure: Retry | None = None
+        self.is_unwatched = False
         self.stopped = asyncio.Event()
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -164,6 +165,7 @@ class Server:
             wrong = await self._canaries.check()
         except CanariesWrong as error:
             self.failure = Retry(f"the sandbox judges wrong: {error}")
+            self.is_unwatched = error.is_unwatched
             self.stopped.set()
             return str(error)
         self._is_ready = True

@@ -174,3 +174,18 @@ async def test_canaries_that_stay_wrong_are_said() -> None:
     with pytest.raises(CanariesWrong, match=r"a python program that is logic was judged pass \(odd\)"):
         await found.check()
     assert found.epoch == canary.TRIES
+
+
+@pytest.mark.parametrize(
+    ("ill", "word", "is_unwatched"),
+    [
+        ("memory", "pass", True),
+        ("process_limit", "timeout", True),
+        ("memory", "sandbox_error", False),
+        ("logic", "pass", False),
+    ],
+)
+async def test_a_watch_that_is_not_kept_is_a_wall_that_is_missing(ill: str, word: str, is_unwatched: bool) -> None:
+    server = Server(FaultyPool(lambda _, program: word if right(program) == ill else right(program)), "")
+    assert f"that is {ill} was judged {word}" in await server.prove()
+    assert (server.stopped.is_set(), server.is_unwatched) == (True, is_unwatched)

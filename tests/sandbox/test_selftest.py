@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from soda_jobs.errors import Retry
 from soda_jobs.sandbox import selftest
 from soda_jobs.sandbox.calibrate import is_gvisor
 from soda_jobs.sandbox.pool import Pool
@@ -79,6 +80,11 @@ class Given:
 async def test_a_probe_that_does_not_answer_is_a_fault(verdict: str, returned: str) -> None:
     (sentence,) = await faults(Given(verdict, returned))
     assert sentence.startswith("the program that tries the walls did not run")
+
+
+async def test_a_machine_too_busy_to_try_is_no_missing_wall() -> None:
+    with pytest.raises(Retry, match="could not test itself: why"):
+        await faults(Given("sandbox_error", ""))
 
 
 def test_a_server_refuses_another_kernel_than_it_must_have(tmp_path: Path) -> None:
