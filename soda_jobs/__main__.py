@@ -129,7 +129,7 @@ def _run_commands(commands: argparse._SubParsersAction) -> None:  # type: ignore
 
 def _compare(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
     command = _command(
-        commands, "compare", "soda_jobs.cli.compare:compare", "set runs side by side, with significance marks"
+        commands, "compare", "soda_jobs.cli.compare:run", "set runs side by side, with significance marks"
     )
     command.add_argument(
         "runs", metavar="RUN", nargs="*", help="a run of the store or its report.json; @ROUND picks a round"

@@ -16,7 +16,7 @@ from soda_jobs.errors import InvalidInput
 if TYPE_CHECKING:
     from soda_jobs.artifacts import Artifacts
     from soda_jobs.metrics.published import Table
-    from soda_jobs.report.comparison import Entry
+    from soda_jobs.report.comparison_rows import Entry
 
 METRIC = "pass@1"
 
@@ -30,8 +30,8 @@ class Measured:
     rows: Sequence[dict[str, Any]]
 
 
-def compare(arguments: Namespace) -> int:
-    from soda_jobs.report import comparison
+def run(arguments: Namespace) -> int:
+    from soda_jobs.report.comparison import compare
     from soda_jobs.report.comparison_output import render
 
     table = _published(arguments.published)
@@ -45,7 +45,8 @@ def compare(arguments: Namespace) -> int:
     baseline = _row(arguments.baseline, known, "--baseline") or known[0]
     base = _row(arguments.base, known, "--base")
     notes = [f"{table.name}: {table.title}. Read in: {table.source}.", *table.notes] if table else []
-    done = comparison.compare(entries, arguments.metric, baseline=baseline, base=base, notes=notes)
+    unit = table.units[arguments.metric] if table else None
+    done = compare(entries, arguments.metric, baseline=baseline, base=base, unit_=unit, notes=notes)
     print(render(done, arguments.output, intervals=not arguments.no_intervals))
     return 0
 
@@ -54,9 +55,9 @@ def compare(arguments: Namespace) -> int:
 
 
 def _entry(item: Measured, metric: str) -> Entry:
-    from soda_jobs.report import comparison
+    from soda_jobs.report.comparison_rows import measured
 
-    found = comparison.measured(item.name, item.rows, metric)
+    found = measured(item.name, item.rows, metric)
     if found is None:
         has = ", ".join(dict.fromkeys(row["metric"] for row in item.rows)) or "nothing"
         raise InvalidInput(f"{item.given} has no {metric}; it measured {has}", field="--metric")
@@ -64,9 +65,9 @@ def _entry(item: Measured, metric: str) -> Entry:
 
 
 def _paper(table: Table, metric: str, *, suffix: str) -> list[Entry]:
-    from soda_jobs.report import comparison
+    from soda_jobs.report.comparison_rows import published
 
-    found = comparison.published(table, metric, suffix=suffix)
+    found = published(table, metric, suffix=suffix)
     if not found:
         has = ", ".join(table.units)
         raise InvalidInput(f"the table {table.name} has no {metric}; it has {has}", field="--metric")

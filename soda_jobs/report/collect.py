@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, TypedDict
 
-from soda_jobs.metrics.statistics import mcnemar, wilcoxon
+from soda_jobs.metrics.statistics import compare_pairs
 
 Row = Mapping[str, Any]
 ALL: Final = "all"  # a metric row over all languages of a benchmark
@@ -67,10 +67,7 @@ def _change(first: Row, last: Row) -> dict[str, Any]:
     tasks = [task for task in first["per_task"] if task in last["per_task"]]
     before = [first["per_task"][task] for task in tasks]
     after = [last["per_task"][task] for task in tasks]
-    if {*before, *after} <= {0, 1}:
-        test, p = "McNemar", mcnemar([value == 1 for value in after], [value == 1 for value in before]).p
-    else:
-        test, p = "Wilcoxon", wilcoxon(after, before).p
+    found = compare_pairs(after, before)
     return {
         **{name: first[name] for name in ("benchmark", "language", "metric", "k")},
         "from_round": first["round"],
@@ -79,8 +76,8 @@ def _change(first: Row, last: Row) -> dict[str, Any]:
         "tasks": len(tasks),
         "gained": sum(b > a for a, b in zip(before, after, strict=True)),
         "lost": sum(b < a for a, b in zip(before, after, strict=True)),
-        "test": test,
-        "p": p,
+        "test": found.name.partition(",")[0],
+        "p": found.p,
     }
 
 

@@ -12,53 +12,28 @@ The p-values of one table are corrected together (Holm). docs/statistics.md has 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from soda_jobs.metrics.bootstrap import confidence_interval
-from soda_jobs.metrics.published import Column, Table
+from soda_jobs.metrics.published import Column
 from soda_jobs.metrics.statistics import TestResult, compare_pairs, gain_ratio, holm, relative_gain, wilcoxon
-from soda_jobs.report.collect import ALL, Row
+from soda_jobs.report.comparison_rows import Entry, Interval, Score, scale, unit
 
 SIGNIFICANT: Final = 0.05
 MARKS: Final = {"problems": "*", "cells": "†"}
 FEWEST_CELLS: Final = 6  # with 5 pairs the smallest two-sided p of a signed-rank test is 2 / 2^5 = 0.0625
-UNITS: Final = {"model_score": "points from 0 to 6"}
-PERCENT: Final = "percent"
-_ELSEWHERE: Final = ("bootstrap_samples", "seed", "average")  # settings that do not change a mean
-Interval = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Score:
-    """A cell: value and interval in the table's unit; `tasks` is {task: score as measured}, empty if unknown."""
-
-    value: float
-    ci: Interval | None = None
-    tasks: Mapping[str, float] = field(default_factory=dict)
-    marks: str = ""
-    best: bool = False
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A row of the table. `settings` are those of its evaluation that must be equal for a fair comparison."""
-
-    name: str
-    scores: Mapping[Column, Score]
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    bootstrap: tuple[int, int] = (1000, 0)  # samples, seed
-    is_published: bool = False
-    average: Score | None = None
-    relative_gain: float | None = None
-    gain_ratio: float | None = None
 
 
 @dataclass(frozen=True)
 class Comparing:
-    """One test of a row against the baseline; `column` None means over all columns. `p_holm` is corrected."""
+    """One test of a row against the baseline; `column` None means over all columns. `p_holm` is corrected.
+
+    `difference` is row minus baseline over the same pairs, in the table's unit, every column weighing the same;
+    `ci` is its bootstrap interval over tasks, None over cells.
+    """
 
     row: str
     column: Column | None
@@ -66,6 +41,8 @@ class Comparing:
     pairs: int
     left_out: int  # tasks that only one of the two has
     result: TestResult
+    difference: float
+    ci: Interval | None = None
     p_holm: float = 1.0
 
     @property
@@ -88,72 +65,35 @@ class Comparison:
     notes: tuple[str, ...]
 
 
-# -- rows ------------------------------------------------------------------------------------------
-
-
-def scale(metric: str) -> float:
-    """What a measured value is multiplied by: rates are shown in percent, everything else as it is."""
-    return 100.0 if metric.startswith("pass@") else 1.0
-
-
-def unit(metric: str) -> str:
-    return PERCENT if metric.startswith("pass@") else UNITS.get(metric, "as measured")
-
-
-def measured(name: str, rows: Iterable[Row], metric: str) -> Entry | None:
-    """The row of one run after one round; None when it did not measure this metric."""
-    times = scale(metric)
-    found = [row for row in rows if row["metric"] == metric and row["language"] != ALL]
-    scores: dict[Column, Score] = {}
-    for row in found:
-        ci = (row["ci"][0] * times, row["ci"][1] * times)
-        score = Score(value=row["value"] * times, ci=ci, tasks=row.get("per_task", {}))
-        scores.setdefault((row["benchmark"], row["language"]), score)
-    if not scores:
-        return None
-    settings = dict(found[0].get("settings", {}))
-    return Entry(
-        name,
-        scores,
-        settings={key: value for key, value in settings.items() if key not in _ELSEWHERE},
-        bootstrap=(int(settings.get("bootstrap_samples", 1000)), int(settings.get("seed", 0))),
-    )
-
-
-def published(table: Table, metric: str, *, suffix: str = "") -> list[Entry]:
-    """The rows of a published table that have this metric; `suffix` goes behind their names."""
-    return [
-        Entry(
-            row + suffix,
-            {column: Score(value) for column, value in table.values(row, metric).items()},
-            is_published=True,
-        )
-        for row in table.rows
-        if table.values(row, metric)
-    ]
-
-
 # -- the table -------------------------------------------------------------------------------------
 
 
 def compare(
-    entries: Sequence[Entry], metric: str, *, baseline: str, base: str | None = None, notes: Sequence[str] = ()
+    entries: Sequence[Entry],
+    metric: str,
+    *,
+    baseline: str,
+    base: str | None = None,
+    unit_: str | None = None,
+    notes: Sequence[str] = (),
 ) -> Comparison:
     """The table of these rows in their order; every row is tested against the row named `baseline`.
 
-    `base` names the row over which gains are counted, the untouched student. Both must be among the rows.
+    `base` names the row over which gains are counted, the untouched student. Both must be among the rows. `unit_`
+    says the unit of a metric that only a published table has.
     """
     columns = tuple(dict.fromkeys(column for entry in entries for column in entry.scores))
     common = [entry for entry in entries if not entry.is_published] or list(entries)
     averaged = tuple(column for column in columns if all(column in entry.scores for entry in common))
-    rows = [replace(entry, average=_average(entry, averaged, scale(metric))) for entry in entries]
+    times = scale(metric)
+    rows = [replace(entry, average=_average(entry, averaged, times)) for entry in entries]
     by_name = {entry.name: entry for entry in rows}
-    tests = _corrected([test for entry in rows for test in _tests(entry, by_name[baseline], averaged)])
+    tests = _corrected([test for entry in rows for test in _tests(entry, by_name[baseline], averaged, times)])
     rows = [_with_gains(entry, by_name[baseline], by_name[base]) for entry in rows] if base else rows
     rows = [_marked(entry, [test for test in tests if test.row == entry.name]) for entry in rows]
     return Comparison(
         metric=metric,
-        unit=unit(metric),
+        unit=unit_ or unit(metric),
         columns=columns,
         averaged=averaged,
         entries=tuple(_with_best(rows, columns)),
@@ -213,29 +153,51 @@ def _top(values: Sequence[float]) -> float | None:
 # -- tests -----------------------------------------------------------------------------------------
 
 
-def _tests(entry: Entry, baseline: Entry, averaged: Sequence[Column]) -> list[Comparing]:
+def _tests(entry: Entry, baseline: Entry, averaged: Sequence[Column], times: float) -> list[Comparing]:
     """All comparisons of one row with the baseline that its data allow."""
     if entry.name == baseline.name:
         return []
     shared = [column for column in entry.scores if column in baseline.scores]
-    tests, first, second, left_out = [], list[float](), list[float](), 0
-    for column in shared:
-        ours, theirs = entry.scores[column].tasks, baseline.scores[column].tasks
-        tasks = [task for task in ours if task in theirs]
-        if not tasks:
-            continue
-        pairs = [ours[task] for task in tasks], [theirs[task] for task in tasks]
-        missing = len({*ours, *theirs}) - len(tasks)
-        tests.append(Comparing(entry.name, column, "problems", len(tasks), missing, compare_pairs(*pairs)))
-        if column in averaged:
-            first, second, left_out = first + pairs[0], second + pairs[1], left_out + missing
-    if len(tests) > 1 and first:
-        result = compare_pairs(first, second)
-        tests.append(Comparing(entry.name, None, "problems", len(first), left_out, result))
+    paired = {column: _pairs(entry.scores[column], baseline.scores[column]) for column in shared}
+    told = [column for column in shared if paired[column]]
+    tests = [_over_problems(entry, baseline, [column], paired, times) for column in told]
+    pooled = [column for column in told if column in averaged]
+    if len(told) > 1 and pooled:
+        tests.append(replace(_over_problems(entry, baseline, pooled, paired, times), column=None))
     if len(shared) >= FEWEST_CELLS:
-        values = [[row.scores[column].value for column in shared] for row in (entry, baseline)]
-        tests.append(Comparing(entry.name, None, "cells", len(shared), 0, wilcoxon(*values)))
+        ours, theirs = ([row.scores[column].value for column in shared] for row in (entry, baseline))
+        difference = fmean(ours) - fmean(theirs)
+        tests.append(Comparing(entry.name, None, "cells", len(shared), 0, wilcoxon(ours, theirs), difference))
     return tests
+
+
+def _pairs(first: Score, second: Score) -> list[tuple[float, float]]:
+    """The scores of the tasks that both have."""
+    return [(first.tasks[task], second.tasks[task]) for task in first.tasks if task in second.tasks]
+
+
+def _over_problems(
+    entry: Entry,
+    baseline: Entry,
+    columns: Sequence[Column],
+    paired: Mapping[Column, Sequence[tuple[float, float]]],
+    times: float,
+) -> Comparing:
+    """The test of all tasks of these columns, under the first column's name."""
+    pairs = [pair for column in columns for pair in paired[column]]
+    known = sum(len({*entry.scores[name].tasks, *baseline.scores[name].tasks}) for name in columns)
+    groups = [[times * (ours - theirs) for ours, theirs in paired[column]] for column in columns]
+    samples, seed = entry.bootstrap
+    return Comparing(
+        row=entry.name,
+        column=columns[0],
+        scope="problems",
+        pairs=len(pairs),
+        left_out=known - len(pairs),
+        result=compare_pairs([ours for ours, _ in pairs], [theirs for _, theirs in pairs]),
+        difference=fmean(map(fmean, groups)),
+        ci=confidence_interval(groups, samples=samples, seed=seed),
+    )
 
 
 def _corrected(tests: Sequence[Comparing]) -> list[Comparing]:
@@ -261,6 +223,8 @@ def _notes(
     own = [entry for entry in entries if not entry.is_published]
     if own and len(averaged) < len({column for entry in own for column in entry.scores}):
         notes.append(f"The average is over the {len(averaged)} columns that every run has.")
+    if any(entry.is_published and entry.average for entry in entries):
+        notes.append("Averages of published rows are computed here from their cells.")
     blind = [entry.name for entry in own if not any(score.tasks for score in entry.scores.values())]
     if blind:
         notes.append(

@@ -7,10 +7,12 @@ from typing import Final
 
 from soda_jobs.metrics.published import Column
 from soda_jobs.report import facts
-from soda_jobs.report.comparison import MARKS, PERCENT, SIGNIFICANT, Comparing, Comparison, Entry, Score
+from soda_jobs.report.comparison import MARKS, SIGNIFICANT, Comparing, Comparison
+from soda_jobs.report.comparison_rows import Entry, Score, is_rate
 from soda_jobs.report.text import visible
 
 GAP: Final = "–"
+DIGITS: Final = {"kappa": 3}
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def grid(table: Comparison, *, intervals: bool = True) -> Grid:
     for benchmark, _ in table.columns:
         spans = groups.pop()[1] if groups and groups[-1][0] == benchmark else 0
         groups.append((benchmark, spans + 1))
-    digits = 1 if table.unit == PERCENT else 2
+    digits = _digits(table.metric)
 
     def cell(score: Score | None) -> Cell:
         if score is None:
@@ -84,21 +86,28 @@ def _foot(table: Comparison, intervals: bool, has_average: bool) -> list[str]:
         )
     if table.tests:
         lines.append(
-            f"Tests against {table.baseline}, two-sided. {MARKS['problems']} differs over problems, "
-            f"{MARKS['cells']} over cells, p < {SIGNIFICANT} after Holm's correction over the "
-            f"{facts.plural(len(table.tests), 'test')} of this table."
+            f"Tests against {table.baseline}, two-sided: the difference to it [bootstrap 95 %], pairs, p. "
+            f"{MARKS['problems']} differs over problems, {MARKS['cells']} over cells, p < {SIGNIFICANT} after "
+            f"Holm's correction over the {facts.plural(len(table.tests), 'test')} of this table."
         )
-    return [*lines, *map(test_words, table.tests), *table.notes]
+    words = [sentence(test, _digits(table.metric)) for test in table.tests]
+    return [*lines, *words, *table.notes]
 
 
-def test_words(test: Comparing) -> str:
-    """`a, humaneval Python: McNemar, exact; 15 of 164 problems differ; p = 0.003, Holm 0.012.`"""
+def sentence(test: Comparing, digits: int) -> str:
+    """`b, mbpp Python: +9.1 [4.3, 13.9]; 15 of 164 problems differ; McNemar, exact: p = 0.003, Holm = 0.1.`"""
     where = column_name(test.column) if test.column else f"all {test.scope}"
+    interval = f" [{test.ci[0]:.{digits}f}, {test.ci[1]:.{digits}f}]" if test.ci else ""
     left = f" ({test.left_out} not in both)" if test.left_out else ""
     return (
-        f"{test.row}, {where}: {test.result.name}; {test.result.n} of {test.pairs} {test.scope}{left} differ; "
-        f"p {_p(test.result.p)}, Holm {_p(test.p_holm)}."
+        f"{test.row}, {where}: {test.difference:+.{digits}f}{interval}; "
+        f"{test.result.n} of {test.pairs} {test.scope}{left} differ; "
+        f"{test.result.name}: p {_p(test.result.p)}, Holm {_p(test.p_holm)}."
     )
+
+
+def _digits(metric: str) -> int:
+    return 1 if is_rate(metric) else DIGITS.get(metric, 2)
 
 
 def column_name(column: Column) -> str:

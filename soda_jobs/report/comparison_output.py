@@ -12,8 +12,9 @@ from html import escape
 from typing import Any, Final
 
 from soda_jobs.metrics.published import Column
-from soda_jobs.report.comparison import MARKS, Comparison, Score
+from soda_jobs.report.comparison import MARKS, Comparison
 from soda_jobs.report.comparison_grid import Cell, Grid, grid
+from soda_jobs.report.comparison_rows import Score
 from soda_jobs.report.text import plain
 
 _LATEX: Final = {
@@ -184,6 +185,8 @@ def document(table: Comparison) -> dict[str, Any]:
                         "test": test.result.name,
                         "pairs": test.pairs,
                         "left_out": test.left_out,
+                        "difference": test.difference,
+                        "ci": test.ci,
                         "n": test.result.n,
                         "statistic": test.result.statistic,
                         "p": test.result.p,

@@ -17,8 +17,9 @@ from soda_jobs.__main__ import main, parser
 from soda_jobs.metrics.bootstrap import confidence_interval
 from soda_jobs.metrics.published import load
 from soda_jobs.records import write_rows
-from soda_jobs.report.comparison import Comparison, Entry, compare, measured, published
+from soda_jobs.report.comparison import Comparison, compare
 from soda_jobs.report.comparison_output import FORMATS, render
+from soda_jobs.report.comparison_rows import Entry, measured, published
 from soda_jobs.settings import StoreSettings, open_artifacts
 
 PYTHON, JAVA = ("humaneval", "python"), ("multipl-e", "java")
@@ -76,6 +77,13 @@ def test_each_cell_is_tested_task_by_task_and_corrected_together() -> None:
     # 10 to 0, 2 to 0, 12 to 0 discordant pairs; Holm over three.
     assert [test.result.p for test in table.tests] == pytest.approx([2 / 2**10, 2 / 2**2, 2 / 2**12])
     assert [test.p_holm for test in table.tests] == pytest.approx([2 * 2 / 2**10, 2 / 2**2, 3 * 2 / 2**12])
+    # Each difference is that of the means, inside its interval; two tasks of twenty may not be above zero.
+    assert [test.difference for test in table.tests] == pytest.approx([50, 10, 30])
+    for test in table.tests:
+        assert test.ci is not None
+        assert test.ci[0] <= test.difference <= test.ci[1]
+    assert table.tests[0].ci is not None
+    assert table.tests[0].ci[0] > 0
     first, second = table.entries
     assert (second.scores[PYTHON].marks, second.scores[JAVA].marks) == ("*", "")
     assert second.average is not None
@@ -185,6 +193,15 @@ def test_other_metrics_are_not_percent() -> None:
     assert (table.unit, table.entries[0].scores[PYTHON].value) == ("points from 0 to 6", 2.5)
 
 
+def test_published_metrics_keep_their_unit_and_digits() -> None:
+    for name, metric, word in (("soda-judge", "kappa", "0.953"), ("soda-ablations", "pass@1_loss", "5.67")):
+        table = load(name)
+        rows = published(table, metric)
+        found = compare(rows, metric, baseline=rows[0].name, unit_=table.units[metric])
+        assert word in render(found, "terminal")
+        assert table.units[metric] in render(found, "terminal")
+
+
 # -- formats -------------------------------------------------------------------------------------------
 
 HOSTILE = "a_b & 50% <script>alert(1)</script> | \x1b[31m \\x $y$ #{z}"
@@ -206,12 +223,21 @@ def test_the_parser_offers_the_formats() -> None:
 @pytest.mark.parametrize("output", ["terminal", "markdown", "latex", "html"])
 def test_every_format_shows_values_marks_intervals_and_tests(output: str) -> None:
     text = render(two(), output)
-    for word in ("25.0", "75.0", "67.5", "Python", "Java", "Avg.", "McNemar, exact; 10 of 20 problems differ"):
+    for word in (
+        "25.0",
+        "75.0",
+        "67.5",
+        "Python",
+        "Java",
+        "Avg.",
+        "10 of 20 problems differ",
+        "McNemar, exact: p",
+    ):
         assert word in text, word
     bare = render(two(), output, intervals=False)
     assert len(bare) < len(text)
-    assert "bootstrap" in text
-    assert "bootstrap" not in bare
+    assert "interval over tasks" in text
+    assert "interval over tasks" not in bare
 
 
 @pytest.mark.parametrize("output", FORMATS)
