@@ -1,6 +1,7 @@
 """A program that passes has solved its task: cheats of section after section, judged outside or by a control."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -188,6 +189,37 @@ def test_the_same_program_has_the_same_verdict(proven: Prove) -> None:
     for code in ("def total(x): return 3", EQUALS_ALL + "def total(x): return A()"):
         first, second = (proven("python", code, TESTS).verdict for _ in range(2))
         assert (first.verdict, first.detail) == (second.verdict, second.detail)
+
+
+# -- standard input and output ------------------------------------------------------------------------------------
+
+ADD = {
+    "python": "a, b = map(int, input().split())\nprint(a + b)",
+    "c": '#include <stdio.h>\nint main(void) { int a, b; scanf("%d %d", &a, &b); printf("%d\\n", a + b); }',
+    "javascript": (
+        "const [a, b] = require('fs').readFileSync(0, 'utf8').split(' ').map(Number)\nconsole.log(a + b)"
+    ),
+}
+SUITE = json.dumps({"cases": [{"stdin": "1 2\n", "stdout": "3"}, {"stdin": "4 5\n", "stdout": "9\n"}]})
+
+
+@pytest.mark.parametrize("language", ADD)
+def test_what_a_program_prints_is_compared_outside(language: str, proven: Prove) -> None:
+    found = proven(language, ADD[language], SUITE)
+    assert (found.verdict.verdict, found.proof, found.verdict.returned) == ("pass", "observed", ""), found
+
+
+def test_each_case_is_a_run_of_its_own(proven: Prove) -> None:
+    found = proven("python", "print(3)", SUITE).verdict
+    assert (found.verdict, found.detail) == ("logic", "case 2 of 2: it printed '3\\n' and not '9\\n'")
+    assert proven("python", "import sys; sys.exit(0)", SUITE).verdict.verdict == "logic"
+    assert proven("python", "input(); print(3); raise KeyError", SUITE).verdict.verdict == "runtime"
+    assert proven("python", "while True: pass", SUITE, timeout_seconds=1.0).verdict.verdict == "timeout"
+
+
+def test_bytes_that_are_no_text_are_compared_too(proven: Prove) -> None:
+    suite = json.dumps({"cases": [{"stdin": "", "stdout": "a"}]})
+    assert proven("python", "import os; os.write(1, b'\\xff\\x00')", suite).verdict.verdict == "logic"
 
 
 # -- with tests beside the program, and a control -----------------------------------------------------------------
