@@ -39,7 +39,9 @@ class Grid:
 def grid(table: Comparison, *, intervals: bool = True) -> Grid:
     """The cells of the table as words; the first column is the row's name."""
     has_average = len(table.averaged) > 1
-    gains = [f"Gain over {table.base}", f"Gain ratio to {table.baseline}"] if table.base else []
+    has_ratio = table.base not in (None, table.baseline)  # over itself it does not exist
+    gains = [f"Gain over {table.base}"] if table.base else []
+    gains += [f"Gain ratio to {table.baseline}"] if has_ratio else []
     groups: list[tuple[str, int]] = []
     for benchmark, _ in table.columns:
         spans = groups.pop()[1] if groups and groups[-1][0] == benchmark else 0
@@ -56,7 +58,7 @@ def grid(table: Comparison, *, intervals: bool = True) -> Grid:
     def row(entry: Entry) -> tuple[Cell, ...]:
         cells = [Cell(visible(entry.name)), *(cell(entry.scores.get(column)) for column in table.columns)]
         cells += [cell(entry.average)] if has_average else []
-        found = [entry.relative_gain, entry.gain_ratio] if table.base else []
+        found = [entry.relative_gain, entry.gain_ratio][: len(gains)]
         return (*cells, *(Cell(GAP if value is None else f"{value:+.1f} %") for value in found))
 
     own = [entry for entry in table.entries if not entry.is_published]
@@ -80,9 +82,11 @@ def _foot(table: Comparison, intervals: bool, has_average: bool) -> list[str]:
     first += f". Avg.: mean of {len(table.averaged)} cells." if has_average else "."
     lines = [first]
     if table.base:
+        lines.append(f"Gain over {table.base}: relative gain of the average, 100 (a - b) / b.")
+    if table.base not in (None, table.baseline):
         lines.append(
-            f"Gain over {table.base}: relative gain of the average, 100 (a - b) / b. Gain ratio: 100 (g / g' - 1) "
-            f"with g' the gain of {table.baseline} over {table.base}; it is not the gain over {table.baseline}."
+            f"Gain ratio: 100 (g / g' - 1), g the row's gain over {table.base}, "
+            f"g' that of {table.baseline}; it is not the gain over {table.baseline}."
         )
     if table.tests:
         lines.append(

@@ -114,6 +114,7 @@ def html(shown: Grid) -> str:
     style = (
         "body{font:15px/1.4 system-ui,sans-serif;margin:2rem}table{border-collapse:collapse}"
         "td,th{padding:.3rem .7rem;text-align:right}th[scope=row]{text-align:left;font-weight:400}"
+        "td,th[scope=row]{white-space:nowrap}"
         "th[scope=colgroup]{text-align:center}small{display:block;color:#555}thead{border-bottom:1px solid}"
         ".rule{border-top:1px solid}li{margin:.15rem 0}"
     )

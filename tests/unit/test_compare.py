@@ -184,6 +184,16 @@ def test_gains_over_nothing_are_not_defined() -> None:
     assert "Gains over a are not defined, because its average is 0." in table.notes
 
 
+def test_the_gain_ratio_is_shown_where_it_exists() -> None:
+    rows = published(load("soda-1"), "pass@1")
+    both = render(compare(rows, "pass@1", baseline="PERsD", base="Base"), "terminal").split("\n")
+    assert both[1].endswith("Gain over Base  Gain ratio to PERsD")
+    assert next(line for line in both if line.startswith("SODA ")).endswith("+65.9 %         +29.8 %")
+    one = render(compare(rows, "pass@1", baseline="Base", base="Base"), "terminal")
+    assert "Gain over Base" in one
+    assert "ratio" not in one
+
+
 def test_a_metric_that_was_not_measured_has_no_row() -> None:
     assert measured("a", metric_rows({PYTHON: solved(5, 20)}), "pass@10") is None
 
