@@ -7,6 +7,7 @@ official     its tests ran beside it and their word was taken; the reason says w
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Literal
 
@@ -57,8 +58,11 @@ async def prove(
 
 
 async def prove_one(program: Program, run: Run, way: Way = "observe", given: str = "") -> Proven:
-    """The proven verdict of one program, by as many runs of `run` as it needs."""
-    trial = plan(program, way, given)
+    """The proven verdict of one program, by as many runs of `run` as it needs.
+
+    Judging may take seconds where tests compute much, so it is done beside the caller's event loop.
+    """
+    trial = await asyncio.to_thread(plan, program, way, given)
     while (job := trial.next()) is not None:
-        trial.take(await run(job))
+        await asyncio.to_thread(trial.take, await run(job))
     return trial.proven
