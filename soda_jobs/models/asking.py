@@ -49,9 +49,9 @@ async def ask_rows(
 
     async def one(item: Item) -> Outcome:
         used: Counter[str] = Counter()
-        async with watch.place():
+        async with watch.place() as block:
             outcome, reason = await work(item, used)
-        watch.count(reason)
+        watch.count(block, reason)
         return Outcome(rows=outcome.rows, dropped=outcome.dropped, usage=dict(used))
 
     usage = no_usage()

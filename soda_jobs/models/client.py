@@ -18,7 +18,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -57,11 +57,13 @@ class Sampling:
 
 @dataclass(frozen=True)
 class _Ask:
-    """One request: what is sent, who is told what it took, whose prompts begin alike, the most tokens it takes."""
+    """One request: what is sent, who is told what it took, whose prompts begin alike, is it about a row that has
+    been asked for before, the most tokens it takes."""
 
     body: Mapping[str, Any]
     usage: Counter[str] = field(default_factory=Counter)
     group: str = ""
+    again: bool = False
 
     @property
     def most_tokens(self) -> int:
@@ -127,12 +129,14 @@ class ModelClient:
         seed: int,
         usage: Counter[str] | None = None,
         group: str = "",
+        again: bool = False,
     ) -> Reply:
         """One reply. Raises RowFailed, InvalidInput or Retry; see the module's docstring.
 
-        What it takes is added to `usage`. Requests of one `group` have prompts that begin alike.
+        What it takes is added to `usage`. Requests of one `group` have prompts that begin alike. One that asks
+        `again` for a row goes before those that were never asked for.
         """
-        ask = _Ask(self._body(messages, sampling, seed), Counter() if usage is None else usage, group)
+        ask = _Ask(self._body(messages, sampling, seed), Counter() if usage is None else usage, group, again)
         started = time.monotonic()
         faults = dict.fromkeys(_ROW_FAULTS, 0)
         seen, delay = self._successes, _FIRST_DELAY
@@ -141,6 +145,7 @@ class ModelClient:
             if isinstance(outcome, Reply):
                 return outcome
             self._count(ask, retries=1)
+            ask = replace(ask, again=True)
             reason = outcome.reason
             if reason in faults:
                 if reason != "malformed_reply" and self._successes == seen:
@@ -194,7 +199,7 @@ class ModelClient:
 
     async def _attempt(self, ask: _Ask) -> Reply | Fault:
         """One request, when the gate lets it through."""
-        await self.gate.enter(ask.group)
+        await self.gate.enter(ask.group, again=ask.again)
         try:
             await self._pace.enter(ask.most_tokens)
             while (wait := self._not_before - time.monotonic()) > 0:

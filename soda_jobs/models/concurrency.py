@@ -149,8 +149,9 @@ class _Place:
 class Gate:
     """Lets at most `limit.limit` through at once; may be shut for all, or for ever.
 
-    First come first served, but requests of the group that went last go before others near the head of the line:
-    their prompts begin alike, and an engine has that beginning computed already.
+    First come first served, but those who were in before go first: what has been begun shall end. After them,
+    requests of the group that went last go before others near the head of the line: their prompts begin alike, and
+    an engine has that beginning computed already.
     """
 
     def __init__(self, limit: AdaptiveLimit) -> None:
@@ -158,6 +159,7 @@ class Gate:
         self.in_flight = 0
         self._shut = False
         self._broken: Exception | None = None
+        self._again: deque[_Place] = deque()
         self._waiting: deque[_Place] = deque()
         self._group = ""
         self._passed = 0  # how often the head of the line was passed over
@@ -165,17 +167,17 @@ class Gate:
     @property
     def saturated(self) -> bool:
         """True when someone waits."""
-        return bool(self._waiting)
+        return bool(self._waiting or self._again)
 
-    async def enter(self, group: str = "") -> None:
+    async def enter(self, group: str = "", *, again: bool = False) -> None:
         """Wait for a place; raises what the gate was broken with."""
         if self._broken is not None:
             raise self._broken
-        if not self._waiting and self._has_room():
+        if not self.saturated and self._has_room():
             self.in_flight, self._group = self.in_flight + 1, group
             return
         place = _Place(group)
-        self._waiting.append(place)
+        (self._again if again else self._waiting).append(place)
         try:
             await place.given
         except asyncio.CancelledError:
@@ -200,18 +202,19 @@ class Gate:
     def break_with(self, error: Exception) -> None:
         """Raise `error` in everyone who waits or comes."""
         self._broken = error
-        while self._waiting:
-            place = self._waiting.popleft()
+        for place in (*self._again, *self._waiting):
             if not place.given.done():
                 place.given.set_exception(error)
+        self._again.clear()
+        self._waiting.clear()
 
     def _has_room(self) -> bool:
         return not self._shut and self.in_flight < self.limit.limit
 
     def wake(self) -> None:
         """Let in whom the limit has room for; to be called when it has risen."""
-        while self._waiting and self._has_room():
-            place = self._next()
+        while self.saturated and self._has_room():
+            place = self._again.popleft() if self._again else self._next()
             if not place.given.done():
                 self.in_flight, self._group = self.in_flight + 1, place.group
                 place.given.set_result(None)

@@ -1,14 +1,18 @@
 """Stop a stage that mostly wastes what it asks for, before it has asked for much.
 
-In: for each row whether it gave something usable, else the reason why not. Out: `LowYield`, as soon as more of the
-last 200 rows were lost than the floor leaves. Only 100 rows are on their way until the first 100 have ended, so
-that a stage that loses all of them has asked for 200 at most.
+In: for each row whether it gave something usable, else the reason why not. Out: `LowYield`, as soon as of 200 rows
+that were begun one after the other more are lost than the floor leaves.
+
+Rows are counted with those begun at their side, not with those that end at the same time: a lost row is asked for
+twice, so what ends last of many has lost more than its share. At first only as many rows are on their way as the
+floor wants usable among 200, so that a stage which loses all has asked for 200.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+import math
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -16,8 +20,7 @@ from typing import Final
 from soda_jobs.errors import GiveUp
 from soda_jobs.models.client import CEILING
 
-WINDOW: Final = 200  # rows
-TRIAL: Final = 100  # rows on their way at first, and that must end before there may be more
+BLOCK: Final = 200  # rows
 
 # The most frequent reason -> what to change; {role} is the model's block of the spec.
 _ADVICE: Final = {
@@ -42,33 +45,36 @@ class YieldWatch:
 
     def __init__(self, floor: float, *, stage: str, role: str) -> None:
         self._floor, self._stage, self._role = floor, f"stage {stage}", f"spec.{role}"
-        self._last: deque[str | None] = deque(maxlen=WINDOW)
-        self._ended = 0
-        self._places = asyncio.Semaphore(TRIAL if floor else CEILING)
+        self._wanted = math.ceil(round(floor * BLOCK, 9))  # usable rows in a block
+        self._begun = self._usable = 0
+        self._lost: dict[int, Counter[str]] = defaultdict(Counter)
+        self._places = asyncio.Semaphore(self._wanted or CEILING)
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
-        """A row's place among those on their way."""
+    async def place(self) -> AsyncIterator[int]:
+        """A row's place among those on their way; yields the number of its block."""
         async with self._places:
-            yield
+            self._begun += 1
+            yield (self._begun - 1) // BLOCK
 
-    def count(self, reason: str | None) -> None:
+    def count(self, block: int, reason: str | None) -> None:
         """One row has ended: usable (None), or lost for this reason. Raises LowYield."""
-        self._last.append(reason)
-        self._ended += 1
-        lost = Counter(found for found in self._last if found is not None)
-        if lost.total() > round((1 - self._floor) * WINDOW, 9):
-            raise LowYield(self._sentence(lost))
-        if self._ended == TRIAL and self._floor:
-            for _ in range(CEILING - TRIAL):
+        if reason is not None:
+            lost = self._lost[block]
+            lost[reason] += 1
+            if lost.total() > BLOCK - self._wanted:
+                raise LowYield(self._sentence(lost))
+            return
+        self._usable += 1
+        if self._usable == self._wanted:
+            for _ in range(CEILING - self._wanted):
                 self._places.release()
 
     def _sentence(self, lost: Counter[str]) -> str:
-        (top, count), seen = lost.most_common(1)[0], len(self._last)
-        usable = seen - lost.total()
+        top, count = lost.most_common(1)[0]
         advice = _ADVICE.get(top, _OTHERWISE).format(role=self._role)
         return (
-            f"{self._stage} was stopped: only {usable} of its last {seen} rows were usable, under the "
-            f"floor of {self._floor:.0%} ({self._role}.yieldFloor); most often the reason was {top} ({count}): "
+            f"{self._stage} was stopped: of {BLOCK} rows in a row {lost.total()} gave nothing usable, and "
+            f"{self._floor:.0%} should ({self._role}.yieldFloor); most often the reason was {top} ({count}): "
             f"{advice}; what is committed stays"
         )

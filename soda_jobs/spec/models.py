@@ -152,7 +152,7 @@ class Teacher(ServedModel):
     sampling: TeacherSampling = TeacherSampling()
     """How it draws its tokens."""
     yield_floor: Share = 0.5
-    """A stage is stopped as soon as fewer of its last 200 answers than this share are usable; 0 never. It is there
+    """A stage is stopped as soon as fewer than this share of 200 rows in a row can be usable; 0 never. It is there
     to save tokens, so stay well below what you expect; `questions.minimumYield` decides on a finished stage, and
     where that is lower it counts here too. It may be another in a later run that goes on from this one's rows."""
 
@@ -208,5 +208,5 @@ class Judge(ServedModel):
     retry_temperature: Temperature = 0.2
     """Temperature of the second chances."""
     yield_floor: Share = 0.1
-    """A stage is stopped as soon as fewer of its last 200 replies than this share have readable scores; 0 never.
+    """A stage is stopped as soon as fewer than this share of 200 rows in a row can have readable scores; 0 never.
     Low, for a small scoring model may miss many and still sort the rest."""

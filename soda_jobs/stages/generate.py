@@ -148,7 +148,14 @@ async def _one(
         asked = ask(settings, question, sample, attempt)
         messages = prompts.render(asked.prompt_id, question=question["instruction"])
         try:
-            reply = await client.chat(messages, asked.sampling, seed=asked.seed, usage=used, group=asked.prompt_id)
+            reply = await client.chat(
+                messages,
+                asked.sampling,
+                seed=asked.seed,
+                usage=used,
+                group=asked.prompt_id,
+                again=attempt > 0,
+            )
         except RowFailed as failure:
             reason = failure.reason
             continue

@@ -79,7 +79,7 @@ async def _score(
         sampling = settings.sampling.sampling(temperature=settings.retry_temperature if attempt else None)
         seed = sampling_seed(settings.seed, f"judge-{settings.role}", completion["id"], attempt)
         try:
-            reply = await client.chat(messages, sampling, seed=seed, usage=used)
+            reply = await client.chat(messages, sampling, seed=seed, usage=used, again=attempt > 0)
         except RowFailed as failure:
             reason = failure.reason
             continue
