@@ -171,7 +171,10 @@ def judge_words(item: Row) -> str:
 
 
 def costs(stages: Sequence[StageFact]) -> list[dict[str, Any]]:
-    """Seconds and tokens by who did the work: each server's role, training, and the rest under its kind."""
+    """Seconds, tokens and money by who did the work: each server's role, training, and the rest under its kind.
+
+    Tokens read count those that the server found in its cache. Money is their price where the spec has one.
+    """
     groups: dict[str, list[StageFact]] = defaultdict(list)
     for stage in stages:
         groups[stage.role or stage.kind].append(stage)
@@ -182,7 +185,9 @@ def costs(stages: Sequence[StageFact]) -> list[dict[str, Any]]:
             "seconds": sum(stage.seconds for stage in members if stage.state != "reused"),
             "reused_seconds": sum(stage.seconds for stage in members if stage.state == "reused"),
             "read": _total(members, "prompt_tokens") + _total(members, "tokens"),
+            "cached": _total(members, "cached_tokens"),
             "written": _total(members, "completion_tokens"),
+            "money": _total(members, "cost"),
         }
         for who, members in groups.items()
     ]
@@ -190,12 +195,14 @@ def costs(stages: Sequence[StageFact]) -> list[dict[str, Any]]:
 
 
 def per_sample(summary: Row, stages: Sequence[StageFact]) -> dict[str, float] | None:
-    """Tokens and seconds of all stages for each question that the screens kept; None when none was kept."""
+    """Tokens, seconds and money of all stages for each question that the screens kept; None when none was kept."""
     kept = sum(item["kept"] for item in summary["rejects"])
     if not kept:
         return None
     tokens = sum(_total(stages, name) for name in ("prompt_tokens", "completion_tokens"))
-    return {"kept": kept, "tokens": tokens / kept, "seconds": sum(stage.seconds for stage in stages) / kept}
+    seconds = sum(stage.seconds for stage in stages)
+    money = _total(stages, "cost") / kept
+    return {"kept": kept, "tokens": tokens / kept, "seconds": seconds / kept, "money": money}
 
 
 def rejections(summary: Row, run: RunFacts) -> list[dict[str, Any]]:

@@ -121,7 +121,7 @@ def stage(name: str, state: str = "done", **changes: Any) -> StageFact:
 
 
 def test_costs_keep_reused_work_apart_and_go_by_whose_work_it_was() -> None:
-    tokens = {"prompt_tokens": 100.0, "completion_tokens": 30.0}
+    tokens = {"prompt_tokens": 100.0, "cached_tokens": 40.0, "completion_tokens": 30.0, "cost": 0.25}
     rows = costs(
         [
             stage("r1-correct", role="teacher", telemetry=tokens),
@@ -130,15 +130,17 @@ def test_costs_keep_reused_work_apart_and_go_by_whose_work_it_was() -> None:
         ]
     )
     assert rows[0] == {
-        "who": "teacher", "stages": 2, "seconds": 10.0, "reused_seconds": 10.0, "read": 200.0, "written": 60.0,
+        "who": "teacher", "stages": 2, "seconds": 10.0, "reused_seconds": 10.0, "read": 200.0, "cached": 80.0,
+        "written": 60.0, "money": 0.5,
     }  # fmt: skip
     assert [row["who"] for row in rows] == ["teacher", "student"]
 
 
 def test_cost_of_an_accepted_question_is_all_tokens_and_seconds_over_the_kept(finished: Any) -> None:
-    facts = [stage("a", telemetry={"prompt_tokens": 2400.0}), stage("b", telemetry={"completion_tokens": 240.0})]
+    priced = {"completion_tokens": 240.0, "cost": 24.0}
+    facts = [stage("a", telemetry={"prompt_tokens": 2400.0}), stage("b", telemetry=priced)]
     found = per_sample(finished[0], facts)
-    assert found == {"kept": 240, "tokens": 11.0, "seconds": 20 / 240}
+    assert found == {"kept": 240, "tokens": 11.0, "seconds": 20 / 240, "money": 0.1}
     assert per_sample({"rejects": []}, facts) is None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -212,6 +213,20 @@ def test_no_stage_facts_at_all_still_give_a_page(finished: Any, make: Any) -> No
     page, document = render(finished[0], run=make.facts({}, stages=[]))
     assert "rose from" in "".join(read_page(page).texts)
     assert document["stages"] == []
+
+
+def test_prices_and_cached_tokens_are_shown_where_there_are_any(finished: Any) -> None:
+    plain = render(finished[0], run=finished[1])[0]
+    assert "Price of tokens" not in plain
+    assert "of them cached" not in plain
+    paid = {"prompt_tokens": 4000.0, "cached_tokens": 3210.0, "completion_tokens": 6000.0, "cost": 1234.5}
+    first, *rest = finished[1].stages
+    run = replace(finished[1], stages=[replace(first, telemetry=paid), *rest])
+    page, document = render(finished[0], run=run)
+    texts = read_page(page).texts
+    assert {"Price of tokens", "1,234.50", "of them cached", "3,210"} <= set(texts)
+    assert sum(row["money"] for row in document["costs"]) == 1234.5
+    assert any(" for the tokens of endpoints, everything included." in text for text in texts)
 
 
 def test_a_difference_that_chance_explains_is_called_so(make: Any) -> None:
