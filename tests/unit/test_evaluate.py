@@ -134,3 +134,28 @@ def test_the_order_of_executions_changes_no_byte(tmp_path: Path) -> None:
     for file in ("rows.jsonl", "metrics.json"):
         assert (tmp_path / "a" / "out" / file).read_bytes() == (tmp_path / "b" / "out" / file).read_bytes()
     assert all("per_task" not in row for row in json.loads((tmp_path / "a" / "out" / "metrics.json").read_text()))
+
+
+def test_disagreements_with_the_official_harness_are_listed(tmp_path: Path) -> None:
+    rows = [
+        {**row, "language": "python", "verdict": verdict, "official": official, "proof": "observed"}
+        for row, verdict, official in zip(
+            complete(1, {"p0/0"}),
+            ("pass", "logic", "tampered", "logic"),
+            ("pass", "pass", "pass", "runtime"),
+            strict=True,
+        )
+    ]
+    summary = evaluate(tmp_path, rows)
+    listed = list(read_rows(tmp_path / "out" / "disagreements.jsonl"))
+    assert [(row["completion_id"], row["official"], row["verdict"]) for row in listed] == [
+        ("p1/0", "pass", "logic"),
+        ("p2/0", "pass", "tampered"),
+    ]
+    assert summary.counts["disagreements"] == 2
+
+
+def test_without_the_official_harness_nothing_is_listed(tmp_path: Path) -> None:
+    summary = evaluate(tmp_path, complete(1, {"p0/0"}))
+    assert "disagreements" not in summary.counts
+    assert not (tmp_path / "out" / "disagreements.jsonl").exists()
