@@ -69,3 +69,54 @@ def test_each_program_goes_to_the_sandbox_of_its_language(tmp_path: Path, monkey
         assert (first.counts["rows"], first.telemetry["programs"]) == (2, 2)
     found = {row["language"]: row["status"] for row in read_rows(out / "rows.jsonl")}
     assert found == {"python": "pass", "javascript": "fail"}
+
+
+def test_with_tests_the_row_says_what_its_verdict_rests_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execute, "default_folder", lambda: tmp_path / "verdicts")
+    lying = "class Any:\n    def __eq__(self, other): return True\n"
+    lying += "def zero(xs): return Any()\ndef poly(xs, x): return 0"
+    rows = {
+        "completions": [
+            {"id": "a" * 64, "question_id": "q", "sample": 0, "text": f"```python\n{lying}\n```"},
+            {
+                "id": "b" * 64,
+                "question_id": "q",
+                "sample": 1,
+                "text": "```python\ndef zero(xs): return -xs[0]\n```",
+            },
+        ],
+        "questions": [
+            {
+                "id": "q",
+                "language": "python",
+                "entry_point": "zero",
+                "starter_code": "def poly(xs, x):\n    return xs[0] + x\n",
+                "tests": "assert zero([3]) == -3\nassert poly([3], zero([3])) == 0\n",
+            }
+        ],
+    }
+    for name, items in rows.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "rows.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    (tmp_path / "out").mkdir()
+    context = Context(
+        run="r",
+        stage="r1-execute",
+        round=1,
+        inputs={name: (Input(tmp_path / name),) for name in rows},
+        out=tmp_path / "out",
+        work=tmp_path / "work",
+        services={"sandbox": f"unix:{tmp_path}/python.sock"},
+        shards=Artifacts(open_store(str(tmp_path / "store")), tmp_path / "cache").shards("k"),
+        progress=lambda unit, done, total: None,
+    )
+    settings = Settings(
+        languages=("python",), timeout_seconds=10, memory_mib=512, rules="benchmark", protocol="both"
+    )
+    with sandbox(tmp_path / "python.sock"):
+        run(settings, context)
+    first, second = read_rows(tmp_path / "out" / "rows.jsonl")
+    assert (first["verdict"], first["official"], first["proof"]) == ("logic", "pass", "observed")
+    assert (second["verdict"], second["official"], second["proof"]) == ("pass", "name", "observed")
