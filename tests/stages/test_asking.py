@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import selectors
+import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -20,11 +22,14 @@ import pytest
 from aiohttp import web
 
 from soda_jobs import prompts
+from soda_jobs.artifacts import Artifacts
 from soda_jobs.context import Context, Share, ShareDone
-from soda_jobs.errors import GiveUp, Retry
+from soda_jobs.errors import ExitCode, GiveUp, Retry
 from soda_jobs.models.yield_watch import LowYield
 from soda_jobs.records import read_rows
+from soda_jobs.settings import StoreSettings
 from soda_jobs.stages import generate, judge
+from soda_jobs.store import open_store
 
 Chat = Callable[[dict[str, Any]], Awaitable[web.Response]]
 CODE = "```python\nprint(1)\n```"
@@ -309,6 +314,92 @@ async def test_usage_is_summed_over_the_pods_that_share_a_stage(context: Context
     assert [type(other) for other in others] == [ShareDone, ShareDone]
     assert first[1]["requests"] == 300
     assert first[1]["prompt_tokens"] == 30_000
+
+
+# -- processes -------------------------------------------------------------------------------------------
+
+KEY = "e" * 64
+
+
+def store(tmp_path: Path, count: int) -> Artifacts:
+    """A store with `count` questions in it."""
+    artifacts = Artifacts(open_store(str(tmp_path / "store"), create=True), tmp_path / "cache")
+    folder = tmp_path / "questions"
+    folder.mkdir()
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row, _ in questions(count)))
+    facts: Any = {"counts": {}, "headline": {}, "inputs": {}, "settings": {}, "telemetry": {}}
+    artifacts.commit("c" * 64, folder, kind="source", code_version=1, **facts)
+    return artifacts
+
+
+async def start(tmp_path: Path, url: str, options: dict[str, Any]) -> asyncio.subprocess.Process:
+    """The stage as a process of its own, as a pod or the local executor starts it."""
+    task = {
+        "run": "r",
+        "stage": "r1-correct",
+        "kind": "generate",
+        "round": 1,
+        "key": KEY,
+        "settings": settings().model_dump(),
+        "inputs": {"questions": [{"key": "c" * 64, "file": None}]},
+        "digests": {},
+        "code_version": 1,
+        "options": options,
+    }
+    env = {
+        "SODA_STAGE": json.dumps(task),
+        "SODA_SERVICES": json.dumps({"teacher": url}),
+        "SODA_STORE": StoreSettings(str(tmp_path / "store")).to_env(),
+        "SODA_STATE": str(tmp_path / "state"),
+        "SODA_RESULT": str(tmp_path / "result"),
+        "SODA_LOG": "json",
+    }
+    words = [sys.executable, "-m", "soda_jobs", "stage"]
+    quiet = asyncio.subprocess.DEVNULL
+    return await asyncio.create_subprocess_exec(*words, env={**os.environ, **env}, stderr=quiet)
+
+
+async def test_a_stage_that_is_killed_again_and_again_asks_for_the_rest_and_counts_once(tmp_path: Path) -> None:
+    asked: Counter[int] = Counter()
+    running: asyncio.subprocess.Process | None = None
+    deaths, due = 0, 90
+
+    async def chat(body: dict[str, Any]) -> web.Response:
+        nonlocal deaths, due
+        asked[number(body)] += 1
+        if asked.total() == due and deaths < 3:
+            assert running is not None
+            running.kill()
+            deaths, due = deaths + 1, due + 90
+        await asyncio.sleep(0.01)
+        return reply(CODE)
+
+    artifacts, ends = store(tmp_path, 300), []
+    async with serving(chat) as url:
+        while not ends or ends[-1]:
+            running = await start(tmp_path, url, PRICE)
+            ends.append(await running.wait())
+    assert ends == [-9, -9, -9, 0]
+    manifest = artifacts.find(KEY)
+    assert manifest is not None
+    rows = list(read_rows(artifacts.fetch(manifest) / "rows.jsonl"))
+    assert [row["question_id"] for row in rows] == [f"q{row:05d}" for row in range(300)]
+    assert asked.total() < 300 + 3 * 90  # some were asked for in vain, but not all of what was before
+    usage = {"requests": 300, "retries": 0, "prompt_tokens": 30_000, "cached_tokens": 18_000}
+    assert usage.items() <= manifest.telemetry.items()
+    assert manifest.telemetry["cost"] == pytest.approx(0.081)
+
+
+async def test_a_stopped_stage_gives_up_with_the_sentence_as_its_result(tmp_path: Path) -> None:
+    artifacts = store(tmp_path, 1000)
+    async with serving(lambda body: respond("I'm sorry, but I can't help with that.")) as url:
+        process = await start(tmp_path, url, FLOOR)
+        assert await process.wait() == ExitCode.GIVE_UP
+    result = json.loads((tmp_path / "result").read_text())
+    assert (result["state"], result["reason"]) == ("failed", "GIVE_UP")
+    assert "101 gave nothing usable" in result["message"]
+    assert "most often the reason was refused (101): use another model" in result["message"]
+    assert artifacts.find(KEY) is None
 
 
 # -- storms ------------------------------------------------------------------------------------------------

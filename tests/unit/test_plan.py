@@ -7,7 +7,7 @@ import pytest
 
 from soda_jobs.graph import Graph, Service
 from soda_jobs.methods import draw
-from soda_jobs.plan import Finished, plan, service_command, stage_key
+from soda_jobs.plan import Finished, command, options, plan, service_command, stage_key
 from soda_jobs.spec import DistillationRun
 
 
@@ -92,6 +92,31 @@ def test_another_beta_changes_the_keys_of_what_depends_on_it_and_no_other() -> N
 def test_the_runs_name_is_in_no_key() -> None:
     first, second = run("one"), run("two")
     assert play(first, draw(first)) == play(second, draw(second))
+
+
+def test_how_an_endpoint_is_asked_is_told_to_the_stage_and_is_in_no_key() -> None:
+    endpoint = {"endpoint": "http://localhost:9", "model": "m"}
+    limits = {"requests_per_minute": 60.0, "tokens_per_minute": None, "concurrent_requests": 4}
+    price = {"input": 0.5, "output": 1.5, "cached_input": None}
+    asked = {"rateLimits": {"requestsPerMinute": 60.0, "concurrentRequests": 4}, "yieldFloor": 0.2}
+    first, second = run(), run(teacher=endpoint | asked | {"price": {"input": 0.5, "output": 1.5}})
+    graph = draw(second)
+    finished = play(second, graph)
+    assert play(first, draw(first)) == finished
+    told = {
+        stage.name: json.loads(command(second, stage, finished).env["SODA_STAGE"])["options"] for stage in graph
+    }
+    assert told["r1-correct"] == {"yield_floor": 0.2, "rate_limits": limits, "price": price}
+    assert told["r1-annotate"] == told["r1-new"] == told["r1-correct"]
+    assert told["r1-judge"] == {"yield_floor": 0.1}
+    assert told["r1-attempts"] == told["r1-execute"] == told["r1-sft"] == {}
+
+
+def test_the_yield_is_not_watched_more_closely_than_a_finished_stage_is_judged() -> None:
+    for minimum, floor in ((0.95, 0.5), (0.3, 0.3), (0.0, 0.0)):
+        item = run(questions={"minimumYield": minimum})
+        (stage,) = (stage for stage in draw(item) if stage.name == "r1-correct")
+        assert options(item, stage)["yield_floor"] == floor
 
 
 def test_the_key_changes_with_the_content_of_an_input() -> None:

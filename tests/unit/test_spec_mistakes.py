@@ -161,6 +161,23 @@ MISTAKES: list[tuple[Edit, str, list[str]]] = [
         ['{"gpus": 2}', "spec.teacher.endpoint and spec.teacher.server"],
     ),
     ({"spec.teacher.secretRef": {"name": "x"}}, "spec.teacher.secretRef", ['"x"', "spec.teacher.endpoint"]),
+    (
+        {"spec.teacher.rateLimits": {"requestsPerMinute": 60}},
+        "spec.teacher.rateLimits",
+        ['{"requestsPerMinute": 60', "spec.teacher.endpoint"],
+    ),
+    (
+        {"spec.judge": {"price": {"input": 1, "output": 2}}},
+        "spec.judge.price",
+        ['{"input": 1', "spec.judge.endpoint"],
+    ),
+    ({"spec.teacher.price": {"input": 1}}, "spec.teacher.price.output", ["missing"]),
+    ({"spec.teacher.yieldFloor": 50}, "spec.teacher.yieldFloor", ["50 is", "from 0 to 1"]),
+    (
+        {"spec.teacher.rateLimits": {"concurrentRequests": 0}},
+        "spec.teacher.rateLimits.concurrentRequests",
+        ["0 is"],
+    ),
     ({"spec.teacher.secretRef": {}}, "spec.teacher.secretRef.name", ["missing", "lower-case"]),
     ({"spec.student": {}}, "spec.student.model", ["null", "spec.student.model and spec.student.init"]),
     (
