@@ -374,7 +374,8 @@ async def test_a_stage_that_is_killed_again_and_again_asks_for_the_rest_and_coun
         await asyncio.sleep(0.01)
         return reply(CODE)
 
-    artifacts, ends = store(tmp_path, 300), []
+    artifacts = store(tmp_path, 300)
+    ends: list[int] = []
     async with serving(chat) as url:
         while not ends or ends[-1]:
             running = await start(tmp_path, url, PRICE)
