@@ -105,8 +105,8 @@ def test_other_languages_pass_and_fail_their_controls(language: str, server: dic
 # -- one token changed --------------------------------------------------------------------------------------------
 
 SEEDS = "12345"
-# Of these no change that was tried shows: their tests do not reach what changed.
-UNMOVED: dict[str, str] = {}
+# Of these no change that was tried shows in what they do, or in what their tests look at.
+UNMOVED = {"Go/50": "the canonical solution returns what it was given, whatever it computes"}
 
 
 def unmoved(server: dict[str, Any], tasks: list[bench.Task], way: Way) -> set[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from soda_jobs.sandbox.oracle.codec import SIZE, Drained, Garbled, TooLarge, decode, encode
+from soda_jobs.sandbox.oracle.codec import MAX_DEPTH, SIZE, Drained, Garbled, TooLarge, decode, encode
 from soda_jobs.sandbox.oracle.frames import read_frames, read_message
 from soda_jobs.sandbox.oracle.values import Foreign
 
@@ -82,14 +82,28 @@ def test_any_plain_value_comes_back_as_it_was() -> None:
         assert sorted(encode(there_and_back(value), refuse)) == sorted(encode(value, refuse))
 
 
-def test_depth_does_not_matter() -> None:
-    value: Any = []
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_a_very_deep_value_comes_back_as_one_that_equals_nothing(kind: type) -> None:
+    value: Any = kind()
     for _ in range(100_000):
-        value = [value]
+        value = kind([value])
     found, depth = there_and_back(value), 0
-    while found:
+    hash(found) if kind is tuple else None
+    while not isinstance(found, Foreign):
         found, depth = found[0], depth + 1
-    assert depth == 100_000
+    assert depth == MAX_DEPTH
+
+
+def test_bytes_that_nest_deeper_than_any_driver_are_refused() -> None:
+    with pytest.raises(Garbled, match="deep"):
+        decode(b"".join([b"t" + SIZE.pack(1)] * 100_000) + b"N", foreign)
+
+
+def test_a_decimal_that_would_fill_the_memory_is_refused() -> None:
+    with pytest.raises(Garbled, match="decimal"):
+        there_and_back(decimal.Decimal("1e999999"))
+    assert there_and_back(decimal.Decimal("-1e9999")) == decimal.Decimal("-1e9999")
+    assert math.isnan(there_and_back(decimal.Decimal("nan")))
 
 
 def test_a_value_that_holds_itself_equals_nothing() -> None:

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 MAX_VALUE = 1 << 20  # bytes of one value
+MAX_EXPONENT = 20_000
+MAX_DEPTH = 500  # beyond it a value equals nothing: hashing a deep tuple would overrun the reader's stack
 MAX_ALIKE = 64  # elements of one set or dict with the same hash
 
 SIZE = struct.Struct("<I")
@@ -125,7 +127,7 @@ def encode(value: Any, refer: Callable[[Any], bytes], limit: int = MAX_VALUE) ->
             out += scalar(item)
         elif type(item) is _Leave:
             around.discard(item.key)
-        elif id(item) in around:
+        elif id(item) in around or (len(around) >= MAX_DEPTH and _parts(item) is not None):
             out += b"Y"
         else:
             found = _parts(item)
@@ -189,7 +191,10 @@ def _fraction(data: bytes) -> Any:
 def _decimal(data: bytes) -> Any:
     import decimal
 
-    return decimal.Decimal(data.decode())
+    value = decimal.Decimal(data.decode())
+    if value.is_finite() and abs(value.adjusted()) > MAX_EXPONENT:  # as an integer it would fill the memory
+        raise Garbled("it is too large a decimal")
+    return value
 
 
 _READ: dict[bytes, Callable[[bytes], Any]] = {
@@ -232,7 +237,7 @@ class _Reader:
             number = self._size()
             return self._refer(tag, number, _READ[b"s"](self._take(self._size())) if tag == b"X" else "")
         if tag == b"Y":
-            return self._refer(tag, 0, "a value that holds itself")
+            return self._refer(tag, 0, "a value that holds itself or is very deep")
         raise Garbled(f"{tag!r} is no kind of value")
 
     def read(self) -> Any:
@@ -245,6 +250,8 @@ class _Reader:
                 if size > len(self._data) - self._at:
                     raise Garbled("it ends too early")
                 waiting.append((tag, size, []))
+                if len(waiting) > MAX_DEPTH + 9:  # a message puts a few levels around its values
+                    raise Garbled("it is nested too deeply")
             else:
                 value = self._one(tag)
                 if not waiting:

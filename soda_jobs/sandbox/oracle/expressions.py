@@ -10,7 +10,18 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from soda_jobs.sandbox.oracle import modules
-from soda_jobs.sandbox.oracle.library import BINARY, COMPARE, ERRORS, FIELDS, OPERATOR_GUARDS, TYPES, UNARY, fits
+from soda_jobs.sandbox.oracle.library import (
+    BINARY,
+    COMPARE,
+    ERRORS,
+    FIELDS,
+    OPERATOR_GUARDS,
+    TYPES,
+    UNARY,
+    WIDE,
+    fits,
+    hashed,
+)
 from soda_jobs.sandbox.oracle.natives import REFUSED, Native, is_native, member, no_attribute
 from soda_jobs.sandbox.oracle.scope import Frozen, Scope, World
 from soda_jobs.sandbox.oracle.values import Blocked, Foreign, NotSplittable, Own, Touched, Unknown
@@ -35,7 +46,7 @@ class Expressions:
 
     def value(self, node: ast.expr, scope: Scope) -> Any:
         self.left -= 1
-        if self.left < 0 or (self.left % 4096 == 0 and time.process_time() > self._deadline):
+        if self.left < 0 or (self.left % 256 == 0 and time.process_time() > self._deadline):
             raise NotSplittable("it takes too many steps")
         evaluate = self._evaluators.get(type(node))
         if evaluate is None:
@@ -126,9 +137,7 @@ class Expressions:
     def _formattedvalue(self, node: ast.FormattedValue, scope: Scope) -> Any:
         value = self.plain(node.value, scope)
         spec = "" if node.format_spec is None else self.plain(node.format_spec, scope)
-        if isinstance(spec, str) and any(
-            len(word) > 4 for word in spec.split(".") if word.strip("<>=^+ ").isdigit()
-        ):
+        if isinstance(spec, str) and WIDE.search(spec):
             raise NotSplittable("it formats with too large a width")
         convert = _CONVERT.get(node.conversion, lambda item: item)
         return self.known(lambda: format(convert(value), spec))
@@ -258,7 +267,7 @@ class Expressions:
             return self.known(lambda: dict(found))
         if isinstance(node, ast.GeneratorExp):
             return iter(found)
-        return self.known(lambda: set(found)) if isinstance(node, ast.SetComp) else found
+        return self.known(lambda: _set(found)) if isinstance(node, ast.SetComp) else found
 
     _listcomp = _setcomp = _dictcomp = _generatorexp = _comprehension
 
@@ -278,3 +287,8 @@ class Expressions:
 
     def bind(self, target: ast.expr, value: Any, scope: Scope) -> None:
         raise NotImplementedError
+
+
+def _set(items: list[Any]) -> set[Any]:
+    hashed(items)
+    return set(items)

@@ -9,9 +9,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
+from soda_jobs.sandbox.oracle.codec import MAX_ALIKE
 from soda_jobs.sandbox.oracle.values import MAX_BITS, MAX_ITEMS, MAX_TEXT, NotSplittable
 
-_WIDE: Final = re.compile(r"\d{5,}|\*")
+WIDE: Final = re.compile(r"\d{5,}")
 
 
 def fits(size: int, limit: int = MAX_ITEMS) -> None:
@@ -27,8 +28,27 @@ def _size(value: Any) -> int:
 def _sizes(*values: Any, **_: Any) -> None:
     fits(sum(map(_size, values)), MAX_TEXT)
     for value in values:
+        if isinstance(value, int):
+            fits(value.bit_length(), _MANY_BITS)
         if isinstance(value, range):
             fits(len(value))
+
+
+def hashed(items: Any = (), *_: Any) -> None:
+    """Refuses what would make a set take for ever: many values that differ and share a hash."""
+    _sizes(items)
+    if _size(items) > MAX_ALIKE and isinstance(items, list | tuple):
+        counts = collections.Counter(sorted(map(hash, items)))
+        alike = {value for value, count in counts.items() if count > MAX_ALIKE}
+        first: dict[int, Any] = {}
+        if alike and any(first.setdefault(hash(item), item) != item for item in items if hash(item) in alike):
+            raise NotSplittable("it makes a set of values that share a hash")
+
+
+def _summed(items: Any = (), start: Any = 0) -> None:
+    _sizes(items)
+    if not isinstance(start, int | float | complex):
+        fits(_size(items), 5000)
 
 
 def _count_first(count: Any = 0, *_: Any, **__: Any) -> None:
@@ -47,9 +67,11 @@ def _iterated(_: Any, *sentinel: Any) -> None:
 
 
 def _spec(*words: Any, **_: Any) -> None:
-    if any(isinstance(word, str) and _WIDE.search(word) for word in words[1:2]):
+    if any(isinstance(word, str) and WIDE.search(word) for word in words[1:2]):
         raise NotSplittable("it formats with too large a width")
 
+
+_MANY_BITS: Final = 1 << 20  # of an integer that is divided, or goes into a function
 
 Guard = Callable[..., None]
 
@@ -65,6 +87,9 @@ PLAIN: Final[dict[str, tuple[Any, Guard]]] = {
     "range": (range, lambda *_: None),
     "len": (len, lambda *_: None),
     "iter": (iter, _iterated),
+    "set": (set, hashed),
+    "frozenset": (frozenset, hashed),
+    "sum": (sum, _summed),
     "bytes": (bytes, _count_first),
     "bytearray": (bytearray, _count_first),
     "pow": (pow, _power),
@@ -104,7 +129,7 @@ def _widened(text: Any, width: Any = 0, *_: Any) -> None:
 
 
 def _formatted(text: Any, *_: Any, **__: Any) -> None:
-    if isinstance(text, str) and (_WIDE.search(text) or re.search(r"\{[^{}:!]*[.\[]|:[^{}]*\{", text)):
+    if isinstance(text, str) and (WIDE.search(text) or re.search(r"\{[^{}:!]*[.\[]|:[^{}]*\{", text)):
         raise NotSplittable("it formats with fields that are not plain")
 
 
@@ -204,11 +229,17 @@ def _shift(left: Any, right: Any) -> None:
 
 
 def _percent(left: Any, right: Any) -> None:
+    _divided(left, right)
     if isinstance(left, str | bytes):
         text = left if isinstance(left, str) else left.decode("latin-1")
         fits(_size(right), 1000)
-        if re.search(r"%[^a-zA-Z%]*(?:\d{5,}|\*)", text):
+        if WIDE.search(text) or re.search(r"%[^a-zA-Z%]*\*", text):
             raise NotSplittable("it formats with too large a width")
+
+
+def _divided(left: Any, right: Any) -> None:
+    if isinstance(left, int):
+        fits(left.bit_length(), _MANY_BITS)
 
 
 def _plus(left: Any, right: Any) -> None:
@@ -220,6 +251,8 @@ OPERATOR_GUARDS: Final[dict[str, Guard]] = {
     "pow": _power,
     "lshift": _shift,
     "mod": _percent,
+    "floordiv": _divided,
+    "truediv": _divided,
     "add": _plus,
 }
 

@@ -60,6 +60,7 @@ _MATH: Final[dict[str, Any]] = {
 
 def _finite(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **options: Any) -> Any:
+        fits(max((item for item in options.values() if isinstance(item, int)), default=0), 1000)
         found = list(itertools.islice(function(*args, **options), MAX_ITEMS + 1))
         fits(len(found))
         return iter(found)

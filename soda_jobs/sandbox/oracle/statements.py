@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from soda_jobs.sandbox.oracle import modules
 from soda_jobs.sandbox.oracle.calls import Calls
+from soda_jobs.sandbox.oracle.library import fits
 from soda_jobs.sandbox.oracle.natives import member
 from soda_jobs.sandbox.oracle.scope import Scope
 from soda_jobs.sandbox.oracle.values import Blocked, Failed, Foreign, NotSplittable, Stopped, Unknown, short
@@ -174,6 +175,7 @@ class Interpreter(Calls):
     def _do_augassign(self, node: ast.AugAssign, scope: Scope) -> None:
         old, new = self.plain(node.target, scope), self.plain(node.value, scope)
         if isinstance(old, list) and isinstance(node.op, ast.Add) and isinstance(new, list | tuple):
+            fits(len(old) + len(new))
             old.extend(new)
         else:
             self.bind(node.target, self.binary(type(node.op), old, new), scope)
