@@ -11,7 +11,7 @@ from soda_jobs.errors import SodaError
 from soda_jobs.log import event
 from soda_jobs.parent import die_with_parent
 from soda_jobs.sandbox import golang, precompiled, tools
-from soda_jobs.sandbox.languages import CPP_FLAGS
+from soda_jobs.sandbox.gcc import CPP_FLAGS
 from soda_jobs.sandbox.server import serve
 
 

@@ -9,27 +9,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from soda_jobs.sandbox import compilers, golang, precompiled, ruby, runtimes, rust, source, typescript
+from soda_jobs.sandbox import (
+    compilers,
+    gcc,
+    golang,
+    java,
+    precompiled,
+    ruby,
+    runtimes,
+    rust,
+    source,
+    tools,
+    typescript,
+)
 from soda_jobs.sandbox.diagnostics import Reading
-from soda_jobs.sandbox.service import text_of
 from soda_jobs.sandbox.source import Source
 from soda_jobs.sandbox.tools import path_of
 
 Argv = tuple[str, ...]
 
-CPUS: Final = 2  # what every runtime believes the machine has, so that programs do the same on all machines
 COMPILE_SECONDS: Final = 30.0
 COMPILE_MIB: Final = 2048
 
-_JVM: Final = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", f"-XX:ActiveProcessorCount={CPUS}")
-# No -fmax-errors: when it stops the compiler, the JSON is never written.
-_GCC: Final = ("-fdiagnostics-format=json", "-w", "-pipe", "-fno-diagnostics-show-caret")
-
-
 _NODE_ENV: Final = (("NODE_DISABLE_COLORS", "1"), ("NO_UPDATE_NOTIFIER", "1"))
-
-
-CPP_FLAGS: Final = ("-std=gnu++17", *_GCC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,53 +114,8 @@ def _run_node(joined: Source, memory_mib: int) -> Argv:
     return (path_of("node"), f"--max-old-space-size={memory_mib}", "--require", f"./{source.PRELOAD}", main)
 
 
-def _gcc(tool: str, standard: str, joined: Source, *more: str) -> tuple[Argv, ...]:
-    wrap = ("-Wl,--wrap=main",) if joined.has_proof else ()
-    only_object = () if joined.has_entry else ("-c",)
-    flags = (path_of(tool), f"-std={standard}", *_GCC, *only_object, *wrap)
-    return ((*flags, *more, *sorted(joined.files), "-o", "program", "-lm"),)
-
-
-def _compile_c(joined: Source) -> tuple[Argv, ...]:
-    return _gcc("gcc", "gnu17", joined)
-
-
-def _compile_cpp(joined: Source) -> tuple[Argv, ...]:
-    header = precompiled.header_for(joined.headers, CPP_FLAGS)
-    return _gcc("g++", "gnu++17", joined, *(("-include", str(header)) if header is not None else ()))
-
-
 def _run_native(joined: Source, memory_mib: int) -> Argv:
     return ("./program",)
-
-
-_JAVAC: Final = (
-    "-XDrawDiagnostics",
-    "-proc:none",
-    "-nowarn",
-    "-Xmaxerrs",
-    "3",
-    "-encoding",
-    "UTF-8",
-    "-implicit:none",
-)
-_JAVAC_LIMITS: Final = ("-Xmx512m", "-XX:MaxMetaspaceSize=256m", *_JVM, "-XX:-UsePerfData")
-
-
-def _compile_java(joined: Source) -> tuple[Argv, ...]:
-    limits = (f"-J{flag}" for flag in _JAVAC_LIMITS)
-    return ((path_of("javac"), *limits, *_JAVAC, "-d", ".", *sorted(joined.files)),)
-
-
-def _serve_java() -> Argv:
-    limits = ("-XX:MaxDirectMemorySize=16m", "-XX:+ExitOnOutOfMemoryError", *_JAVAC_LIMITS)
-    return (path_of("java"), *limits, "Compiler.java", *_JAVAC, "-classpath", "none")
-
-
-def _run_java(joined: Source, memory_mib: int) -> Argv:
-    checks = ("-ea",) if joined.has_proof else ()
-    limits = (f"-Xmx{memory_mib}m", *_JVM, "-XX:-UsePerfData", "-Dfile.encoding=UTF-8")
-    return (path_of("java"), *limits, *checks, "-cp", ".", joined.main)
 
 
 def _go_config(joined: Source) -> dict[str, str]:
@@ -184,7 +141,7 @@ LANGUAGES: Final[Mapping[str, Language]] = {
         read_run=runtimes.python_run,
         extra_files=_python_files,
         links=_python_links,
-        preloaded=(),
+        preloaded=("typing", "math"),  # what most programs import; each costs the others a little
         is_address_limited=True,
         env=(("PYTHONHASHSEED", "0"), ("PYTHONIOENCODING", "utf-8:surrogateescape")),
     ),
@@ -192,9 +149,9 @@ LANGUAGES: Final[Mapping[str, Language]] = {
         tools=("javac", "java"),
         version=_asking("javac", "-version"),
         join=source.join_java,
-        compile=_compile_java,
-        run=_run_java,
-        service=Resident(_serve_java, lambda: {"Compiler.java": text_of("Compiler.java")}, (".java",)),
+        compile=java.compile_,
+        run=java.run,
+        service=Resident(java.serve, java.scripts, (".java",)),
         read_compile=compilers.javac_compile,
         read_run=runtimes.java_run,
         overhead_mib=256,
@@ -227,7 +184,7 @@ LANGUAGES: Final[Mapping[str, Language]] = {
         tools=("gcc",),
         version=_asking("gcc", "--version"),
         join=source.join_c,
-        compile=_compile_c,
+        compile=gcc.compile_c,
         run=_run_native,
         read_compile=compilers.gcc_compile,
         read_run=runtimes.native_run,
@@ -237,7 +194,7 @@ LANGUAGES: Final[Mapping[str, Language]] = {
         tools=("g++",),
         version=_asking("g++", "--version"),
         join=source.join_cpp,
-        compile=_compile_cpp,
+        compile=gcc.compile_cpp,
         shown=lambda: (str(precompiled.folder()),),
         run=_run_native,
         read_compile=compilers.gcc_compile,
@@ -256,7 +213,7 @@ LANGUAGES: Final[Mapping[str, Language]] = {
         shown=lambda: (str(golang.cache_folder()),),
         refuse=source.refuse_go,
         overhead_mib=64,
-        env=(("GOMAXPROCS", str(CPUS)), ("GOTRACEBACK", "single")),
+        env=(("GOMAXPROCS", str(tools.CPUS)), ("GOTRACEBACK", "single")),
     ),
     "rust": Language(
         tools=("rustc", "gcc"),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from soda_jobs.sandbox import precompiled, tools
-from soda_jobs.sandbox.languages import CPP_FLAGS
+from soda_jobs.sandbox.gcc import CPP_FLAGS
 from soda_jobs.sandbox.precompiled import headers_of
 from soda_jobs.sandbox.run import execute, find_walls
 from soda_jobs.sandbox.types import Program, Verdict
