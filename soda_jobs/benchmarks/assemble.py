@@ -14,6 +14,11 @@ def program(task: Task, code: str) -> tuple[str, str]:
     return assemble(task, code), task.get("tests", "")
 
 
+def given(task: Task) -> str:
+    """The code that the task gives and that is to be completed, of which whole functions are the task's own."""
+    return task.get("starter_code", "") if task.get("source", "") in _ASSEMBLERS else ""
+
+
 def _as_it_is(task: Task, code: str) -> str:
     return code
 

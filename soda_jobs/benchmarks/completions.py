@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from soda_jobs.benchmarks.assemble import program
+from soda_jobs.benchmarks.assemble import given, program
 from soda_jobs.benchmarks.tasks import load_tasks
 from soda_jobs.errors import InvalidInput, Retry
 from soda_jobs.log import progress
@@ -59,10 +59,8 @@ def score_completions(
             raise InvalidInput(
                 f"pass@{k} needs {k} completions of every task; some have fewer", field=str(completions)
             )
-    given = {
-        str(number): tasks[sample["task_id"]].get("starter_code", "") for number, (_, sample) in enumerate(samples)
-    }
-    proofs = asyncio.run(_run(programs, sandbox_url, protocol, given))
+    own = {str(number): given(tasks[sample["task_id"]]) for number, (_, sample) in enumerate(samples)}
+    proofs = asyncio.run(_run(programs, sandbox_url, protocol, own))
     passed = [_passed(proof.verdict) for proof in proofs]
     results = out or completions.with_name(f"{completions.name}_results.jsonl")
     write_rows(
@@ -111,12 +109,12 @@ def _samples_of_each(
 
 
 async def _run(
-    programs: Sequence[Program], url: str | None, protocol: Way, given: Mapping[str, str]
+    programs: Sequence[Program], url: str | None, protocol: Way, own: Mapping[str, str]
 ) -> list[Proven]:
     """One proven verdict for each program, in their order."""
     if url is None:
-        async with LocalSandbox() as own:
-            return await _run(programs, own, protocol, given)
+        async with LocalSandbox() as sandbox:
+            return await _run(programs, sandbox, protocol, own)
     token = os.environ.get("SODA_SANDBOX_TOKEN")
     done: set[str] = set()
 
@@ -127,7 +125,7 @@ async def _run(
     async def run(batch: list[Program]) -> Mapping[str, Verdict]:
         return await run_programs(url, batch, token=token, on_verdict=count)
 
-    return list((await prove(programs, run, protocol, given)).values())
+    return list((await prove(programs, run, protocol, own)).values())
 
 
 def _disagrees(proof: Proven) -> bool:

@@ -19,7 +19,7 @@ import os
 import time
 from typing import Any, Literal
 
-from soda_jobs.benchmarks.assemble import program
+from soda_jobs.benchmarks.assemble import given, program
 from soda_jobs.context import Context, StageSettings, Summary
 from soda_jobs.errors import Retry
 from soda_jobs.extract import Extracted, extract
@@ -89,8 +89,7 @@ async def _execute(
             memory_mib=settings.memory_mib,
             rules=settings.rules,
         )
-        given = question.get("starter_code", "")
-        proven = await prove_one(job, dispatcher.run, settings.protocol, given)
+        proven = await prove_one(job, dispatcher.run, settings.protocol, given(question))
         row = _execution(settings, context.round, completion, found, proven.verdict)
         return Outcome(rows=[{**row, **_proof(proven)} if tests else row])
 

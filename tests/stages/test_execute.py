@@ -92,7 +92,8 @@ def test_with_tests_the_row_says_what_its_verdict_rests_on(
                 "id": "q",
                 "language": "python",
                 "entry_point": "zero",
-                "starter_code": "def poly(xs, x):\n    return xs[0] + x\n",
+                "source": "benchmark:humaneval",
+                "starter_code": "def poly(xs, x):\n    return xs[0] + x\n\ndef zero(xs):\n    'Doc.'\n",
                 "tests": "assert zero([3]) == -3\nassert poly([3], zero([3])) == 0\n",
             }
         ],
@@ -119,4 +120,4 @@ def test_with_tests_the_row_says_what_its_verdict_rests_on(
         run(settings, context)
     first, second = read_rows(tmp_path / "out" / "rows.jsonl")
     assert (first["verdict"], first["official"], first["proof"]) == ("logic", "pass", "observed")
-    assert (second["verdict"], second["official"], second["proof"]) == ("pass", "name", "observed")
+    assert (second["verdict"], second["official"], second["proof"]) == ("pass", "pass", "observed")

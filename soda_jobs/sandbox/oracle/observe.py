@@ -83,19 +83,13 @@ def prepare(tests: str, given: str = "") -> Prepared | str:
 
 
 def _helpers(given: str) -> list[ast.stmt]:
-    """The functions of a text that have a body; one to be completed has only its description."""
+    """The functions of a text that give something back, but for the last, which is the one to be completed."""
     try:
         body = ast.parse(given).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return []
-    functions = (node for node in body if isinstance(node, ast.FunctionDef) and not node.decorator_list)
-    return [node for node in functions if not all(map(_is_empty, node.body))]
-
-
-def _is_empty(statement: ast.stmt) -> bool:
-    return isinstance(statement, ast.Pass) or (
-        isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
-    )
+    functions = [node for node in body if isinstance(node, ast.FunctionDef) and not node.decorator_list]
+    return [item for item in functions[:-1] if any(isinstance(node, ast.Return) for node in ast.walk(item))]
 
 
 def _called_builtins(tree: ast.Module) -> frozenset[str]:
