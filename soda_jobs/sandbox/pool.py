@@ -7,13 +7,14 @@ the machine stays as it was, it is a timeout; if it grew busier nobody knows, an
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from statistics import median
+from statistics import fmean
 from typing import Any, Final
 
 from soda_jobs.log import event
@@ -40,7 +41,8 @@ _ALONE_FACTOR: Final = 2.0
 _PAUSE_SECONDS: Final = 1.0
 _PAUSES: Final = 60
 _GREW_BUSY: Final = "the machine became {:.1f} times slower while it was timed"
-_SAMPLES: Final = 3  # of the slowdown around a run whose expiry may be final
+_SAMPLES: Final = 20  # of the slowdown before a run whose expiry may be final: a busy machine lets short work pass
+_BEAT_SECONDS: Final = 0.02
 _TOO_BUSY: Final = "the machine was too busy to time it: {:.1f} times slower than at its best"
 
 
@@ -136,10 +138,18 @@ class Pool:
                 return Ran(_fault(program, _TOO_BUSY.format(before)))
             seconds = scaled(factor * limit_seconds(program), before, self.is_gvisor)
             on_start()
-            reply = await worker.ask({"program": {**to_dict(program), "timeout_seconds": seconds}})
+            stop, meanwhile = asyncio.Event(), list[float]()
+            listening = asyncio.create_task(self._listen(meanwhile, stop)) if samples > 1 else None
+            try:
+                reply = await worker.ask({"program": {**to_dict(program), "timeout_seconds": seconds}})
+            finally:
+                stop.set()
+                if listening is not None:
+                    await listening
             ran = Ran(verdict_from_dict(reply["verdict"]), reply["is_final"], reply["is_idle"])
             if ran.has_expired:
-                ran = replace(ran, slowed=await self._measure(worker, samples) / max(before, 1.0))
+                after = fmean(meanwhile) if meanwhile else await self._measure(worker, samples)
+                ran = replace(ran, slowed=after / max(before, 1.0))
             return ran
         except WorkerDied as error:
             return Ran(_fault(program, f"the worker died: {error}"))
@@ -159,9 +169,22 @@ class Pool:
             worker.measured_at = float("-inf")
         return worker.slowdown
 
+    async def _listen(self, found: list[float], stop: asyncio.Event) -> None:
+        """Measure on another worker, if there is one, for as long as a program runs alone: what happens between
+        its beginning and its end is not seen at either."""
+        with contextlib.suppress(asyncio.QueueEmpty, WorkerDied):
+            other = self._idle.get_nowait()
+            try:
+                while not stop.is_set():
+                    found.append(await self._measure(other))
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(stop.wait(), _BEAT_SECONDS)
+            finally:
+                self._idle.put_nowait(other)
+
     async def _measure(self, worker: Worker, samples: int = 1) -> float:
         found = [self._slowness.of(await worker.ask({"calibrate": True})) for _ in range(samples)]
-        worker.slowdown = median(found)
+        worker.slowdown = fmean(found)
         worker.measured_at = time.monotonic()
         return worker.slowdown
 

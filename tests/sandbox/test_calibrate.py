@@ -103,7 +103,7 @@ CERTAIN, DOUBTFUL, ASLEEP = (
     reply("timeout", is_idle=True),
 )
 PASS = reply("pass")
-STEADY, SLOWER = (2.0, 2.0, 2.0), (3.0, 3.5, 1.0)
+STEADY, SLOWER = (2.0,) * pools._SAMPLES, (2.5, 3.5) * pools._SAMPLES
 
 
 @pytest.mark.parametrize(
@@ -137,6 +137,25 @@ async def test_an_expiry_is_believed_only_where_noise_is_no_cause(
     assert len(worker.limits) == runs
     if runs == 2:
         assert worker.limits[1] >= 2 * LOOP.timeout_seconds
+
+
+@pytest.mark.parametrize(("meanwhile", "word"), [(1.0, "timeout"), (5.0, "sandbox_error")])
+async def test_what_happens_while_a_program_is_confirmed_is_heard(meanwhile: float, word: str) -> None:
+    inside: list[str] = []
+
+    class Heard(PlayedWorker):
+        async def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+            if "calibrate" in request:
+                await asyncio.sleep(0)
+                return {"wall": meanwhile if inside else 1.0, "cpu": 1.0}
+            inside.append("program")
+            await asyncio.sleep(0.1)
+            inside.clear()
+            self._replies = [CERTAIN]
+            return await super().ask(request)
+
+    pool = Pool(2, lambda slot: Heard([], [1.0]), gvisor=True)
+    assert (await pool.run(LOOP)).verdict == word
 
 
 async def test_equal_programs_are_confirmed_twice_and_then_believed() -> None:
