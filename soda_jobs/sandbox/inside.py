@@ -27,8 +27,8 @@ from soda_jobs.sandbox.walls import (
     SCRATCH_BYTES,
     SCRATCH_FILES,
     STACK_BYTES,
-    TASKS,
     Setup,
+    task_limit,
 )
 from soda_jobs.sandbox.walls import (
     Walls as Walls,
@@ -54,6 +54,7 @@ def enter(setup: Setup, control: socket.socket) -> NoReturn:
     """Run in a fresh child of the worker: unshare, then let process 1 of the new namespace serve."""
     try:
         kernel.die_with_parent()
+        kernel.hide_from_programs(False)
         if setup.walls.namespaces:
             kernel.unshare(kernel.ALL_NAMESPACES)
             control.send(b"unshared")
@@ -266,7 +267,9 @@ def _limit(job: dict[str, Any], walls: Walls) -> None:
         resource.RLIMIT_STACK: STACK_BYTES,
     }
     if walls.namespaces or walls.program_id is not None:
-        limits[resource.RLIMIT_NPROC] = TASKS  # elsewhere it would count the processes of the user who started us
+        limits[resource.RLIMIT_NPROC] = (
+            task_limit()
+        )  # elsewhere it would count the processes of the user who started us
     if job["address_bytes"] is not None:
         limits[resource.RLIMIT_AS] = job["address_bytes"]
     for which, wanted in limits.items():

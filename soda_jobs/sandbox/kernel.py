@@ -78,9 +78,10 @@ def die_with_parent() -> None:
     _check("prctl(PDEATHSIG)", _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
 
 
-def hide_from_programs() -> None:
-    """No ptrace, and nothing of ours readable in /proc, for a process without capabilities."""
-    _check("prctl(DUMPABLE)", _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0))
+def hide_from_programs(is_hidden: bool = True) -> None:
+    """No ptrace, and nothing of ours readable in /proc, for a process without capabilities. Not even by whom we
+    fork from, who must write our id map before."""
+    _check("prctl(DUMPABLE)", _libc.prctl(_PR_SET_DUMPABLE, int(not is_hidden), 0, 0, 0))
 
 
 def adopt_orphans() -> None:

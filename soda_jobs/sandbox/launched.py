@@ -26,12 +26,12 @@ from soda_jobs.sandbox.walls import (
     SCRATCH_BYTES,
     SCRATCH_FILES,
     STACK_BYTES,
-    TASKS,
     JailEnded,
     JailFault,
     Reply,
     Setup,
     Walls,
+    task_limit,
     write_maps,
 )
 from soda_jobs.sandbox.watch import Job
@@ -68,7 +68,7 @@ class Launched:
         return self.pid
 
     def start(self, job: Job, cpu_seconds: int, handles: list[int]) -> None:
-        limits = {resource.RLIMIT_CPU: cpu_seconds, resource.RLIMIT_NPROC: TASKS}
+        limits = {resource.RLIMIT_CPU: cpu_seconds, resource.RLIMIT_NPROC: task_limit()}
         if job.address_bytes is not None:
             limits[resource.RLIMIT_AS] = job.address_bytes
         with contextlib.suppress(OSError):  # then it is gone, and its last words are still to be read

@@ -37,6 +37,7 @@ _LIMIT_DETAILS: Final[Mapping[str, str]] = {
     "compile_limit": "the compiler used up a limit of time, memory or output",
 }
 _NO_PROOF: Final = "it ended before its tests did"
+_OBSERVING: Final = ("hashlib", "struct")  # modules that the driver of observations imports as well
 _NO_ENTRY: Final = "compiled; there is no entry point to run"
 
 
@@ -171,7 +172,7 @@ def _fork_server(program: Program, language: Language, joined: Source) -> ForkSe
         awaited=joined.main,
         files=tuple(language.extra_files(joined).items()),
         links=tuple(language.links().items()),
-        preloaded=language.preloaded,
+        preloaded=language.preloaded + (_OBSERVING if program.returns == "observations" else ()),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -69,3 +70,11 @@ def write_maps(pid: int, walls: Walls) -> None:
         Path(f"/proc/{pid}/setgroups").write_text("deny")
     Path(f"/proc/{pid}/uid_map").write_text(users)
     Path(f"/proc/{pid}/gid_map").write_text(groups)
+
+
+@cache
+def task_limit() -> int:
+    """RLIMIT_NPROC for a program. Linux counts the tasks of each user namespace; gVisor counts all of a user's, so
+    that there one program's tasks would use up its neighbours' limit, and the watch alone keeps them apart."""
+    has_own_count = Path("/proc/sys/user/max_user_namespaces").exists()
+    return TASKS if has_own_count else 16 * TASKS

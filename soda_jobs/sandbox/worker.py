@@ -17,7 +17,7 @@ from typing import Any
 from soda_jobs.errors import ExitCode
 from soda_jobs.log import event
 from soda_jobs.parent import die_with_parent
-from soda_jobs.sandbox import calibrate
+from soda_jobs.sandbox import calibrate, kernel
 from soda_jobs.sandbox.inside import Walls
 from soda_jobs.sandbox.jail import JailFault
 from soda_jobs.sandbox.run import execute, find_walls, versions
@@ -26,6 +26,7 @@ from soda_jobs.sandbox.types import Program, to_dict
 
 def main() -> None:
     die_with_parent()
+    kernel.hide_from_programs()
     try:
         walls = find_walls(json.loads(sys.stdin.buffer.readline())["slot"])
     except JailFault as fault:

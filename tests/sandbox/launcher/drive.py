@@ -30,7 +30,9 @@ def python(walls: Walls, source: str, *, is_copied: bool) -> dict[str, Any]:
     joined = PYTHON.join(source, "")
     argv, env = PYTHON.run(joined, 512), run._env(PYTHON, BOX)
     extra, links = PYTHON.extra_files(joined), PYTHON.links()
-    server = ForkServer(argv, tuple(env.items()), joined.main, tuple(extra.items()), tuple(links.items()))
+    server = ForkServer(
+        argv, tuple(env.items()), joined.main, tuple(extra.items()), tuple(links.items()), PYTHON.preloaded or ()
+    )
     files = {name: text.encode() for name, text in {**joined.files, **extra}.items()}
     shown = run._shown(PYTHON)
     with Jail(walls, files, links, shown=shown, fork_server=server if is_copied else None) as jail:
