@@ -86,8 +86,11 @@ class Controlled:
             self._proven = self._compared(self._first, verdict)
             return
         self._first = verdict
-        if verdict.verdict != "pass" or verdict.phase != "run":
+        if verdict.verdict != "pass":
             self._proven = Proven(verdict, "controlled", self._reason)
+            return
+        if verdict.phase != "run":
+            self._proven = Proven(verdict, "official", "its tests were compiled and not run")
             return
         tests = perturbed(self._program.language, self._program.tests, _seed(self._program))
         if tests is None:
