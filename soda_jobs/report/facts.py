@@ -14,7 +14,8 @@ from soda_jobs.report.collect import ALL, Row
 
 LANGUAGES: Final = {
     "python": "Python", "java": "Java", "javascript": "JavaScript", "typescript": "TypeScript",
-    "c": "C", "cpp": "C++", "go": "Go", "rust": "Rust", "ruby": "Ruby", ALL: "All languages", "none": "No language",
+    "c": "C", "cpp": "C++", "go": "Go", "rust": "Rust", "ruby": "Ruby",
+    ALL: "All languages", "none": "No language",
 }  # fmt: skip
 DROPPED: Final = "dropped_"  # before a reason, in a stage's counts
 SIGNIFICANT: Final = 0.05
