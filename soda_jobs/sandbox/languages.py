@@ -29,7 +29,7 @@ from soda_jobs.sandbox.tools import path_of
 Argv = tuple[str, ...]
 
 COMPILE_SECONDS: Final = 30.0
-COMPILE_MIB: Final = 2048
+COMPILE_MIB: Final = 1024
 
 _NODE_ENV: Final = (("NODE_DISABLE_COLORS", "1"), ("NO_UPDATE_NOTIFIER", "1"))
 

@@ -12,7 +12,7 @@ from soda_jobs.sandbox.source import Source, join_javascript
 from soda_jobs.sandbox.tools import path_of
 
 _CHECK: Final = ".check.cjs"
-_OLD_SPACE_MIB: Final = 1024
+_OLD_SPACE_MIB: Final = 640
 _CALLED: Final = {"main.js": "main.ts", "main.mjs": "main.mts"}
 
 
