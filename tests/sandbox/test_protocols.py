@@ -398,6 +398,18 @@ def test_a_forged_pass_is_found_by_the_control(language: str, code: str, tests: 
     assert (found.verdict.verdict, found.proof) == ("tampered", "controlled"), found
 
 
+def test_an_object_that_is_near_every_number_is_found(proven: Prove) -> None:
+    code = (
+        "class Near:\n    def __sub__(self, other): return self\n    def __abs__(self): return 0.0\n"
+        "def half(x): return Near()"
+    )
+    found = proven("python", code, "assert abs(half(1) - 0.5) < 1e-6\nassert abs(half(3) - 1.5) < 1e-6")
+    assert (found.verdict.verdict, found.proof) == ("tampered", "controlled"), found
+    honest = "from fractions import Fraction\ndef half(x): return Fraction(x, 2)"
+    found = proven("python", honest, "assert abs(half(1) - 0.5) < 1e-6\nassert abs(half(3) - 1.5) < 1e-6")
+    assert (found.verdict.verdict, found.proof) == ("pass", "controlled"), found
+
+
 @pytest.mark.parametrize("language", RIGHT)
 def test_the_official_way_is_one_run_and_says_so(language: str, proven: Prove) -> None:
     found = proven(language, *RIGHT[language], way="official")

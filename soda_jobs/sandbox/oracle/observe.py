@@ -36,11 +36,13 @@ def failure(name: str, words: str) -> Reading:
 
 @dataclass(frozen=True)
 class Exploration:
-    """`reading` is the verdict, None when `steps` must be taken for one; `is_over` when an answer was missing."""
+    """`reading` is the verdict, None when `steps` must be taken for one; `is_over` when an answer was missing.
+    `is_shown`: see Session."""
 
     steps: tuple[bytes, ...]
     reading: Reading | None = None
     is_over: bool = False
+    is_shown: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,8 @@ def explore(tests: Prepared, session: Session) -> Exploration:
         raise NotSplittable("it goes too deep") from None
     except Exception as error:  # noqa: BLE001 - what tests raise on a program's values is the program's failure
         reading = None if session.unknown is not None else failure(type(error).__name__, str(error))
-    return Exploration(tuple(session.asked), None if session.unknown is not None else reading, is_over)
+    known = None if session.unknown is not None else reading
+    return Exploration(tuple(session.asked), known, is_over, session.is_shown)
 
 
 def driver(steps: Sequence[bytes]) -> str:

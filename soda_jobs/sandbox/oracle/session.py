@@ -12,6 +12,8 @@ from soda_jobs.sandbox.oracle.values import Blocked, Foreign, Large, NotSplittab
 
 MAX_STEPS: Final = 20_000
 MAX_ARGUMENT: Final = 2 << 20
+# Operations whose other side may be what a test expects, as in `3 in f(1)` and `abs(f(1) - 0.5) < 1e-6`.
+_SHOWING: Final = ("contains", "add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor")
 
 
 class Ended(BaseException):
@@ -22,7 +24,8 @@ class Ended(BaseException):
 class Session:
     """The program, as far as it is known: `steps` and `answers` are of the last run, `asked` is what tests ask.
 
-    `is_over` says that the last run ended by itself, so that an answer that is missing will not come.
+    `is_over` says that the last run ended by itself, so that an answer that is missing will not come. `is_shown`:
+    a value of the tests met an object of the program's own class, which may have been made to please any value.
     """
 
     steps: Sequence[bytes] = ()
@@ -30,6 +33,7 @@ class Session:
     is_over: bool = False
     asked: list[bytes] = field(default_factory=list)
     unknown: int | None = None  # the first step without an answer
+    is_shown: bool = False
 
     def __post_init__(self) -> None:
         self._held: dict[int, tuple[int, Any]] = {}  # by id: what can only be named, and its step
@@ -45,6 +49,8 @@ class Session:
             data = encode((kind, name, args, options), self._refer, MAX_ARGUMENT)
         except TooLarge:
             raise NotSplittable("it passes too large a value") from None
+        if kind == "op" and name in _SHOWING and not all(isinstance(item, Foreign) for item in args):
+            self.is_shown = True
         index = len(self.asked)
         if index >= MAX_STEPS:
             raise NotSplittable("it calls the program too often")

@@ -182,6 +182,8 @@ class Observed:
             self._steps = found.steps
         elif found.reading.word == "pass" and (not frames.is_whole or verdict.verdict != "pass"):
             self._end(_early(verdict))
+        elif found.reading.word == "pass" and found.is_shown:
+            raise NotSplittable("it computes with an object of the program")
         else:
             self._end(_as(verdict, found.reading))
 
