@@ -405,7 +405,10 @@ def test_an_object_that_is_near_every_number_is_found(proven: Prove) -> None:
     )
     found = proven("python", code, "assert abs(half(1) - 0.5) < 1e-6\nassert abs(half(3) - 1.5) < 1e-6")
     assert (found.verdict.verdict, found.proof) == ("tampered", "controlled"), found
-    honest = "from fractions import Fraction\ndef half(x): return Fraction(x, 2)"
+    honest = (
+        "class Half:\n    def __init__(self, value): self.value = value\n"
+        "    def __sub__(self, other): return self.value - other\ndef half(x): return Half(x / 2)"
+    )
     found = proven("python", honest, "assert abs(half(1) - 0.5) < 1e-6\nassert abs(half(3) - 1.5) < 1e-6")
     assert (found.verdict.verdict, found.proof) == ("pass", "controlled"), found
 
