@@ -37,7 +37,7 @@ from soda_jobs.sandbox.walls import (
 from soda_jobs.sandbox.watch import Job
 
 CONTROL: Final = 3
-_ANSWER_SECONDS: Final = 10.0
+_ANSWER_SECONDS: Final = 30.0
 _START_SECONDS: Final = 60.0
 _LIBRARY: Final = "/proc/self/fd/4"
 _INLINE_BYTES: Final = 32 << 10
@@ -145,10 +145,19 @@ class Launcher:
         return jail
 
     def hear(self) -> None:
-        """One answer: to the oldest jail's opening, or to a closing."""
-        message = _receive(self._control)
-        if message[:1] == b"F" or not message:
-            raise JailFault(f"the launcher ended: {message[1:].decode(errors='replace') or self._last_words()}")
+        """One answer: to the oldest jail's opening, or to a closing. Raises JailFault.
+
+        A launcher that gives none is ended, and its jails with it: later answers would be taken for others.
+        """
+        try:
+            message = _receive(self._control)
+            if not message:
+                raise JailFault(f"the launcher ended: {self._last_words()}")
+        except JailFault:
+            self.end()
+            raise
+        if message[:1] == b"F":
+            raise JailFault(message[1:].decode(errors="replace"))
         if message[:1] == b"P":
             self._opened.popleft().pid = messages.numbers(message)[0]
         elif message[:1] == b"N":
@@ -158,11 +167,12 @@ class Launcher:
 
     def close(self, token: int) -> None:
         """When this returns nothing of the jail is left."""
+        self._is_closed = False
         with contextlib.suppress(OSError):
             self._control.send(messages.close_jail(token))
-        self._is_closed = False
-        while not self._is_closed:
-            self.hear()
+        while self.pid and not self._is_closed:  # a launcher that is gone took all that it started along
+            with contextlib.suppress(JailFault):
+                self.hear()
 
     def end(self) -> None:
         if self.pid:
@@ -251,7 +261,7 @@ def in_memory(data: bytes) -> int:
 
 def _is_alive(launcher: Launcher) -> bool:
     try:
-        return os.waitpid(launcher.pid, os.WNOHANG)[0] == 0
+        return launcher.pid != 0 and os.waitpid(launcher.pid, os.WNOHANG)[0] == 0
     except ChildProcessError:
         return False
 

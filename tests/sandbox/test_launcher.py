@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from soda_jobs.sandbox import launch, launched, tree
+from soda_jobs.sandbox.jail import Jail
+from soda_jobs.sandbox.machine import strongest
+from soda_jobs.sandbox.run import find_walls
+from soda_jobs.sandbox.watch import Job
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).with_name("launcher")
@@ -264,3 +271,65 @@ def test_nothing_is_left_after_many(said: dict[str, Any]) -> None:
     assert said["after"] == said["before"]
     assert said["after"]["processes"] == said["after"]["launchers"]
     assert said["after"]["temporary"] == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_launcher_that_is_gone_takes_its_jails_along_and_is_replaced(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walls = find_walls(72)
+    if not walls.launcher:
+        pytest.skip(walls.missing)
+    monkeypatch.setattr(launched, "_ANSWER_SECONDS", 1.0)
+    launched.end_launchers()
+    with Jail(walls, {}, {}) as jail:
+        launcher = next(iter(launched._kept.running.values()))
+        assert jail.run(Job(("/bin/true",), {}, 5.0, 1 << 28)).code == 0
+        os.kill(launcher.pid, number)
+        if number == signal.SIGKILL:
+            os.waitid(os.P_PID, launcher.pid, os.WEXITED | os.WNOWAIT)
+    with Jail(walls, {}, {}) as jail:
+        assert jail.run(Job(("/bin/true",), {}, 5.0, 1 << 28)).code == 0
+        assert next(iter(launched._kept.running.values())) is not launcher
+    launched.end_launchers()
+    assert tree.descendants(os.getpid()) == []
+
+
+def test_walls_without_a_launcher_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> Path:
+        raise launch.NoLauncher("no compiler")
+
+    monkeypatch.setattr(launch, "find", none)
+    found = strongest(72, lambda walls: None)
+    assert (found.launcher, found.namespaces) == ("", True)
+    assert found.missing == "no launcher here (no compiler): programs can make any system call"
+
+
+def test_a_named_launcher_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SODA_LAUNCHER", "/nowhere/launcher")
+    with pytest.raises(launch.NoLauncher, match="'/nowhere/launcher', which is not a program; leave it unset"):
+        launch.find.__wrapped__()
+
+
+def test_without_a_compiler_there_is_no_launcher(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("SODA_LAUNCHER", raising=False)
+    monkeypatch.setenv("SODA_SANDBOX_CACHE", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(launch.NoLauncher, match="none of cc, gcc, clang is installed"):
+        launch.find.__wrapped__()
+    assert not list(tmp_path.glob("launcher-*/*"))
+
+
+def test_a_request_for_two_times_the_same_launcher_compiles_it_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if shutil.which("cc") is None:
+        pytest.skip("no C compiler on this machine")
+    monkeypatch.delenv("SODA_LAUNCHER", raising=False)
+    monkeypatch.setenv("SODA_SANDBOX_CACHE", str(tmp_path))
+    argv = [sys.executable, "-c", "from soda_jobs.sandbox import launch; print(launch.find())"]
+    both = [subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    found = {process.communicate()[0].strip() for process in both}
+    assert len(found) == 1
+    assert sorted(path.name for path in Path(found.pop()).parent.iterdir()) == ["forkserver.so", "launcher"]
+    assert not list(tmp_path.glob(".launcher-*"))
