@@ -17,6 +17,7 @@ from soda_operator.pods import Owner, Work, pod_labels, sandbox_workers, templat
 
 Raw = dict[str, Any]
 PORT: Final = 8000
+GVISOR: Final = "gvisor"
 RETRIES: Final = 3  # pods after the first, by the Job itself, for failures that may pass
 SERVER_RETRIES: Final = 6
 KEPT_SECONDS: Final = 24 * 3600  # a finished Job and its log; its result is in the status long before
@@ -59,11 +60,10 @@ def server(owner: Owner, command: ServiceCommand, attempt: int) -> list[Raw]:
     )
     around: list[Raw] = []
     if command.role == "sandbox":
-        work = replace(
-            work,
-            image=command.name,
-            argv=(*work.argv, "--workers", str(sandbox_workers(owner)), "--require-isolation"),
-        )
+        is_gvisor = owner.run.spec.execution.runtime_class_name == GVISOR  # a node may fall back in silence
+        own = ("--workers", str(sandbox_workers(owner)), "--require-isolation")
+        argv = (*work.argv, *own, *(["--require-gvisor"] if is_gvisor else []))
+        work = replace(work, image=command.name, argv=argv)
         around = [_sandbox_token(owner), _sandbox_policy(owner)]
     name = job_name(owner.name, command.name, attempt)
     job = _job(owner, work, name, SERVER_RETRIES, replicas(owner, command))

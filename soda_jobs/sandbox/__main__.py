@@ -10,7 +10,7 @@ import sys
 from soda_jobs.errors import SodaError
 from soda_jobs.log import event
 from soda_jobs.parent import die_with_parent
-from soda_jobs.sandbox import golang, precompiled, tools
+from soda_jobs.sandbox import golang, kernel, precompiled, tools
 from soda_jobs.sandbox.gcc import CPP_FLAGS
 from soda_jobs.sandbox.server import serve
 
@@ -24,6 +24,7 @@ def main(words: list[str] | None = None) -> int:
         if tools.find("g++") is not None:
             precompiled.warm(CPP_FLAGS)
         return 0
+    kernel.hide_from_programs()
     try:
         asyncio.run(
             serve(

@@ -34,7 +34,9 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from soda_jobs.sandbox.client import LocalSandbox, run_programs  # noqa: E402 - found beside this file
+from soda_jobs.sandbox.dispatch import Dispatcher  # noqa: E402
 from soda_jobs.sandbox.languages import LANGUAGES  # noqa: E402
+from soda_jobs.sandbox.oracle.protocol import prove_one  # noqa: E402
 from soda_jobs.sandbox.types import Program  # noqa: E402
 from tests.bench.sandbox_programs import Task, tasks  # noqa: E402
 
@@ -88,13 +90,9 @@ async def ours(programs: list[Program], protocol: str) -> dict[str, bool]:
 
 
 async def proved(programs: list[Program], url: str) -> dict[str, bool]:
-    from soda_jobs.sandbox.oracle.prove import prove
-
-    async def run(batch: list[Program]) -> Any:
-        return await run_programs(url, batch)
-
-    found = await prove(programs, run)
-    return {name: proof.verdict.verdict == "pass" for name, proof in found.items()}
+    async with Dispatcher(url) as sandboxes:
+        found = await asyncio.gather(*(prove_one(program, sandboxes.run) for program in programs))
+    return {program.id: proof.verdict.verdict == "pass" for program, proof in zip(programs, found, strict=True)}
 
 
 # -- one contestant
