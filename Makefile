@@ -4,7 +4,7 @@ PYTHON := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
 STAMP = $(VENV)/installed-$(1)
 
-.PHONY: quickstart test test-operator lint bench bench-operator bench-sandbox docs faults soak cluster cluster-quickstart cluster-up cluster-down vllm lock clean
+.PHONY: quickstart test test-operator lint bench bench-operator bench-sandbox docs faults soak toolchains cluster cluster-quickstart cluster-up cluster-down vllm lock clean
 
 quickstart: $(call STAMP,train)  ## run a real distillation on this machine and print the report's path
 	$(VENV)/bin/soda run crds/samples/quickstart.yaml
@@ -17,6 +17,12 @@ test-operator: $(call STAMP,dev)  ## the operator on a real API server whose nod
 	$(PYTHON) -m pytest tests/cluster/test_control_plane.py tests/cluster/test_crd.py \
 	  tests/cluster/test_pod_security.py tests/cluster/test_lifecycle.py tests/cluster/test_reasons.py \
 	  tests/faults/test_operator_crash.py
+
+toolchains:  ## what tests of TypeScript, Ruby and Rust need: npm packages into .venv and, for root, Debian's packages
+	mkdir -p $(VENV)/toolchains
+	cp requirements/sandbox-typescript/* $(VENV)/toolchains/
+	npm ci --prefix $(VENV)/toolchains --ignore-scripts --no-audit --no-fund
+	command -v ruby && command -v rustc || { apt-get update && apt-get install --yes ruby rustc-web; }
 
 lint: $(call STAMP,dev)  ## style, types, layers, generated files
 	$(VENV)/bin/ruff check .
