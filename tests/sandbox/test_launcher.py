@@ -282,6 +282,7 @@ def test_a_launcher_that_is_gone_takes_its_jails_along_and_is_replaced(
         pytest.skip(walls.missing)
     monkeypatch.setattr(launched, "_ANSWER_SECONDS", 1.0)
     launched.end_launchers()
+    others = set(tree.descendants(os.getpid()))  # servers of other tests
     with Jail(walls, {}, {}) as jail:
         launcher = next(iter(launched._kept.running.values()))
         assert jail.run(Job(("/bin/true",), {}, 5.0, 1 << 28)).code == 0
@@ -292,7 +293,7 @@ def test_a_launcher_that_is_gone_takes_its_jails_along_and_is_replaced(
         assert jail.run(Job(("/bin/true",), {}, 5.0, 1 << 28)).code == 0
         assert next(iter(launched._kept.running.values())) is not launcher
     launched.end_launchers()
-    assert tree.descendants(os.getpid()) == []
+    assert set(tree.descendants(os.getpid())) <= others
 
 
 def test_walls_without_a_launcher_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
