@@ -51,7 +51,7 @@ async def ask_rows(
         used: Counter[str] = Counter()
         async with watch.place() as block:
             outcome, reason = await work(item, used)
-        watch.count(block, reason)
+            watch.count(block, reason)
         return Outcome(rows=outcome.rows, dropped=outcome.dropped, usage=dict(used))
 
     usage = no_usage()

@@ -47,15 +47,20 @@ class YieldWatch:
         self._floor, self._stage, self._role = floor, f"stage {stage}", f"spec.{role}"
         self._wanted = math.ceil(round(floor * BLOCK, 9))  # usable rows in a block
         self._begun = self._usable = 0
+        self._is_over = False
         self._lost: dict[int, Counter[str]] = defaultdict(Counter)
         self._places = asyncio.Semaphore(self._wanted or CEILING)
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[int]:
         """A row's place among those on their way; yields the number of its block."""
-        async with self._places:
-            self._begun += 1
+        await self._places.acquire()
+        self._begun += 1
+        try:
             yield (self._begun - 1) // BLOCK
+        finally:
+            if not self._is_over:  # nobody takes the place of the row that ended the stage
+                self._places.release()
 
     def count(self, block: int, reason: str | None) -> None:
         """One row has ended: usable (None), or lost for this reason. Raises LowYield."""
@@ -63,6 +68,7 @@ class YieldWatch:
             lost = self._lost[block]
             lost[reason] += 1
             if lost.total() > BLOCK - self._wanted:
+                self._is_over = True
                 raise LowYield(self._sentence(lost))
             return
         self._usable += 1
