@@ -19,6 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+from soda_jobs.log import event
 from soda_jobs.sandbox.jail import Jail, JailFault, Running
 from soda_jobs.sandbox.walls import Walls
 from soda_jobs.sandbox.watch import Job
@@ -72,7 +73,8 @@ class Service:
             if not isinstance(said, bytes):
                 raise _Odd(f"it met the limit {said.limit}")
             reply = decode(said[_LENGTH.size :])
-        except (OSError, JailFault, _Odd):
+        except (OSError, JailFault, _Odd) as error:
+            event("warm_compiler_ended", answers=self._answers, reason=str(error))
             self._false_starts += not self._answers
             self.close()
             return None
