@@ -24,7 +24,7 @@ def conflicts(metadata: Metadata, spec: Spec) -> list[Conflict]:
 
 
 def _name_fits(metadata: Metadata, spec: Spec) -> Iterator[Conflict]:
-    group = max(spec.training.nodes, spec.execution.replicas)
+    group = max(spec.training.nodes, spec.execution.replicas, spec.parallelism)
     limit = run_name_limit(spec.rounds, group)
     if len(metadata.name) > limit:
         yield conflict(
@@ -35,6 +35,7 @@ def _name_fits(metadata: Metadata, spec: Spec) -> Iterator[Conflict]:
             "spec.rounds",
             "spec.training.nodes",
             "spec.execution.replicas",
+            "spec.parallelism",
         )
 
 

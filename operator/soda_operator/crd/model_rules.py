@@ -61,13 +61,14 @@ def _revision(of: str, at: str, *also: str) -> Rule:
 
 def _served(of: str, at: str) -> Iterator[Rule]:
     yield _revision(of, at, "!has(self.endpoint)")
-    yield Rule(
-        of,
-        at,
-        "secretRef",
-        "!has(self.secretRef) || has(self.endpoint)",
-        f"has no endpoint to be used for; use {at}.endpoint with it, or leave it out",
-    )
+    for name in ("secretRef", "rateLimits", "price"):
+        yield Rule(
+            of,
+            at,
+            name,
+            f"!has(self.{name}) || has(self.endpoint)",
+            f"has no endpoint to be used for; use {at}.endpoint with it, or leave it out",
+        )
     yield Rule(
         of,
         at,

@@ -24,10 +24,8 @@ CRD_ONLY: Final = frozenset({"Metadata.name", "resource.forbidden_changes", "can
 
 # The longest name has one digit in each number: every further digit costs one character.
 _NAME_ROOM: Final = run_name_limit(1, 1) + 2
-_GROUP: Final = (
-    "(self.spec.training.nodes > self.spec.execution.replicas"
-    " ? self.spec.training.nodes : self.spec.execution.replicas)"
-)
+_GROUPS: Final = ("training.nodes", "execution.replicas", "parallelism")
+_GROUP: Final = f"[{', '.join(f'self.spec.{each}' for each in _GROUPS)}].max()"
 _NAME_LIMIT: Final = f"({_NAME_ROOM} - size(string(self.spec.rounds)) - size(string({_GROUP} - 1)))"
 
 
