@@ -18,11 +18,11 @@ test-operator: $(call STAMP,dev)  ## the operator on a real API server whose nod
 	  tests/cluster/test_pod_security.py tests/cluster/test_lifecycle.py tests/cluster/test_reasons.py \
 	  tests/faults/test_operator_crash.py
 
-toolchains:  ## what tests of TypeScript, Ruby and Rust need: npm packages into .venv and, for root, Debian's packages
+toolchains:  ## what tests of TypeScript and Ruby need: npm packages into .venv and, for root, a package of Debian
 	mkdir -p $(VENV)/toolchains
 	cp requirements/sandbox-typescript/* $(VENV)/toolchains/
 	npm ci --prefix $(VENV)/toolchains --ignore-scripts --no-audit --no-fund
-	command -v ruby && command -v rustc || { apt-get update && apt-get install --yes ruby rustc-web; }
+	command -v ruby || { apt-get update && apt-get install --yes ruby; }
 
 lint: $(call STAMP,dev)  ## style, types, layers, generated files
 	$(VENV)/bin/ruff check .
