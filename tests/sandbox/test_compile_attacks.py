@@ -40,6 +40,7 @@ def _close_services() -> Iterator[None]:
     yield
     for one in run._services.values():
         one.close()
+    run._services.clear()  # programs that hang one after the other have it given up for good
 
 
 MACROS = "#define a0 1+1\n" + "".join(f"#define a{n} a{n - 1}+a{n - 1}\n" for n in range(1, 31))
