@@ -44,6 +44,10 @@ class _Odd(Exception):
     """The compiler did not answer as it should."""
 
 
+class _Overrun(_Odd):
+    """It met a limit, which is a program's doing: the next one may be harmless."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """What was made, by file name, or what the compiler said against the program."""
@@ -71,11 +75,12 @@ class Service:
                 self._running = self._jail.enter_context(jail).start(job)
             said = self._running.ask(encode(files), is_whole)
             if not isinstance(said, bytes):
-                raise _Odd(f"it met the limit {said.limit}")
+                kind = _Odd if said.limit == "ended" else _Overrun
+                raise kind(f"it met the limit {said.limit}")
             reply = decode(said[_LENGTH.size :])
         except (OSError, JailFault, _Odd) as error:
             event("warm_compiler_ended", answers=self._answers, reason=str(error))
-            self._false_starts += not self._answers
+            self._false_starts += not self._answers and not isinstance(error, _Overrun)
             self.close()
             return None
         self._answers += 1
